@@ -1,0 +1,1 @@
+"""Wiring: settings, environment, URLs, Celery and the clock. No business rule lives here."""

@@ -1,0 +1,1 @@
+"""Getting results to whoever asked, at least once: destinations, attempts, senders, retries."""
