@@ -1,0 +1,24 @@
+"""The wiring as a Django app, so that its commands, checks and the clock's table are found."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+class BatcherConfig(AppConfig):
+    """Has no models; writes the clock's table once the tables that it needs are there."""
+
+    name = "batcher"
+    verbose_name = "Batcher"
+
+    def ready(self) -> None:
+        """Connect the clock's table to `migrate`, and register our checks and the Celery app."""
+        from django.apps import apps
+
+        from batcher import celery, checks, schedule  # noqa: F401  # imported for their effect
+
+        clock = apps.get_app_config("django_celery_beat")
+        post_migrate.connect(
+            schedule.write_schedule_after_migrate, sender=clock, dispatch_uid="batcher.schedule"
+        )

@@ -1,0 +1,92 @@
+"""The Celery app: one place for how tasks are sent, queued, limited and acknowledged.
+
+Decides broker options for each kind of broker. Workers and the clock start it (`celery -A batcher`), tasks
+find it through `shared_task`. A message is a doorbell: it may be lost or rung twice, and nothing here
+depends on it. Never keeps results, never retries on its own.
+"""
+
+from __future__ import annotations
+
+import os
+from logging.config import dictConfig
+from typing import Any
+
+from celery import Celery, signals
+from django.conf import settings
+from kombu import Exchange, Queue
+
+from batcher import embedded_broker
+from batcher.schedule import ROUTES, WorkQueue
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "batcher.settings")
+
+SOFT_LIMIT_S, HARD_LIMIT_S = 25 * 60, 30 * 60
+"""For prefork workers; a pool of threads can not interrupt a task, so tasks also bound their own work."""
+
+
+def broker_settings(url: str) -> dict[str, Any]:
+    """Return the Celery settings that depend on which broker `url` names."""
+    if url.startswith("embedded:"):
+        return embedded_broker.celery_settings(settings.DATA_DIR / "broker")
+    if url.startswith("redis"):
+        # Longer than any task may take: what is not acknowledged by then is handed out again.
+        return {"broker_url": url, "broker_transport_options": {"visibility_timeout": 2 * HARD_LIMIT_S}}
+    return {"broker_url": url, "broker_transport_options": {"confirm_publish": True}}
+
+
+def queues(*, quorum: bool) -> list[Queue]:
+    """Return the queues of all kinds of work; `quorum` ones survive the loss of a RabbitMQ node."""
+    arguments = {"x-queue-type": "quorum"} if quorum else None
+    exchange = Exchange("batcher", type="direct")
+    return [
+        Queue(name.value, exchange, routing_key=name.value, queue_arguments=arguments)
+        for name in WorkQueue
+    ]
+
+
+def common_settings() -> dict[str, Any]:
+    """Return the Celery settings that hold with every broker."""
+    return {
+        "task_queues": queues(quorum=settings.CELERY_BROKER_URL.startswith("amqp")),
+        "task_default_queue": WorkQueue.DEFAULT.value,
+        "task_default_exchange": "batcher",
+        "task_default_routing_key": WorkQueue.DEFAULT.value,
+        "task_create_missing_queues": False,
+        "task_routes": {f"{prefix}*": {"queue": queue.value} for prefix, queue in ROUTES},
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        "task_soft_time_limit": SOFT_LIMIT_S,
+        "task_time_limit": HARD_LIMIT_S,
+        "timezone": "UTC",
+        "enable_utc": True,
+        "beat_scheduler": "django_celery_beat.schedulers:DatabaseScheduler",
+        "beat_max_loop_interval": 5,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_timeout": 4,
+        # A doorbell that can not be rung is no reason to wait: the sweeps find the work.
+        "task_publish_retry": False,
+        "worker_hijack_root_logger": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": True,
+    }
+
+
+app = Celery("batcher")
+app.conf.update(common_settings() | broker_settings(settings.CELERY_BROKER_URL))
+app.autodiscover_tasks()
+
+
+@signals.setup_logging.connect
+def use_our_log(**_signal: Any) -> None:
+    """Keep Celery from setting up its own log; ours is the same in every process."""
+    dictConfig(settings.LOGGING)
+
+
+@signals.worker_init.connect
+def refuse_second_worker(**_signal: Any) -> None:
+    """On the embedded broker, hold its lock or leave with one clear line."""
+    if settings.CELERY_BROKER_URL.startswith("embedded:"):
+        embedded_broker.hold_worker_lock(settings.DATA_DIR / "broker")

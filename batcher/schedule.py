@@ -1,0 +1,88 @@
+"""The clock: every periodic task in one table, written to the database after each migrate.
+
+Decides what runs how often and on which queue each kind of work waits. django-celery-beat reads the rows,
+so an operator sees them in the admin and may switch one off: `enabled` is never touched here. Every task
+named here is safe to run twice, late, or not at all once; a tick that waited longer than its period is
+dropped, for the next one finds the same due work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db import transaction
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+OURS = "batcher: "
+"""How the names of our rows begin; rows that an operator made himself begin otherwise and are left alone."""
+
+
+class WorkQueue(StrEnum):
+    """Queues of the broker: a slow upload never holds up a delivery."""
+
+    DEFAULT = "batcher.default"
+    UPLOADS = "batcher.uploads"
+    COLLECTION = "batcher.collection"
+    DELIVERY = "batcher.delivery"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Periodic:
+    """One line of the clock's table."""
+
+    name: str
+    """What the admin shows, unique."""
+    task: str
+    """Dotted name of the Celery task; it takes no arguments."""
+    every: timedelta
+    """Time between two ticks, whole seconds."""
+    queue: WorkQueue = WorkQueue.DEFAULT
+    """Where the tick waits for a worker."""
+    description: str
+    """What would stop if this did not run."""
+
+
+PERIODIC: tuple[Periodic, ...] = ()
+
+ROUTES: tuple[tuple[str, WorkQueue], ...] = ()
+"""Task name prefix → queue, for tasks that are rung by hand; the first that fits holds."""
+
+
+@transaction.atomic
+def write_schedule(table: tuple[Periodic, ...] | None = None) -> None:
+    """Make the clock's rows equal `table` (default: PERIODIC); rows of ours that are gone from it go."""
+    from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks
+
+    table = PERIODIC if table is None else table
+    for line in table:
+        seconds = int(line.every.total_seconds())
+        interval, _ = IntervalSchedule.objects.get_or_create(
+            every=seconds, period=IntervalSchedule.SECONDS
+        )
+        PeriodicTask.objects.update_or_create(
+            name=OURS + line.name,
+            defaults={
+                "task": line.task,
+                "interval": interval,
+                "crontab": None,
+                "solar": None,
+                "clocked": None,
+                "queue": line.queue.value,
+                "expire_seconds": seconds,
+                "description": line.description,
+            },
+        )
+    kept = [OURS + line.name for line in table]
+    PeriodicTask.objects.filter(name__startswith=OURS).exclude(name__in=kept).delete()
+    PeriodicTasks.update_changed()
+
+
+def write_schedule_after_migrate(using: str, **_signal: Any) -> None:
+    """Receive `post_migrate`, once for the default database."""
+    if using == "default" and settings.configured:
+        write_schedule()

@@ -1,0 +1,292 @@
+"""Every setting, from the environment only; a wrong value stops the start and names its variable.
+
+Decides defaults and how variables become Django's and Celery's settings. Django imports it; commands and
+tasks read it through `django.conf.settings` and pass values down. Never read below the edges.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cryptography.fernet import Fernet
+from django.core.management.utils import get_random_secret_key
+
+from batcher import env
+from batcher.databases import database_settings, database_url
+from batcher.logs import logging_settings
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+ENVIRONMENT = env.Environment(os.environ)
+_read, _secret = ENVIRONMENT.read, ENVIRONMENT.secret
+
+# Where it lives
+
+DATA_DIR = _read(
+    "DATA_DIR",
+    env.folder,
+    default=str(BASE_DIR / "data"),
+    shown="./data",
+    description="Folder for the SQLite database, files on their way, and secrets made at the first start.",
+)
+PORT = _read(
+    "PORT",
+    env.whole_number(1, 65535),
+    default="8000",
+    description="Port of the web server.",
+)
+BATCHER_HOST = _read(
+    "BATCHER_HOST",
+    env.text,
+    default="127.0.0.1",
+    description="Address that the web server listens on.",
+)
+BATCHER_PUBLIC_URL = _read(
+    "BATCHER_PUBLIC_URL",
+    env.web_url,
+    default="",
+    description="URL that people and clients reach us by; https:// makes cookies secure.",
+)
+_public_host = urlsplit(BATCHER_PUBLIC_URL).hostname or ""
+_public_origin = "{0.scheme}://{0.netloc}".format(urlsplit(BATCHER_PUBLIC_URL))
+ALLOWED_HOSTS = _read(
+    "ALLOWED_HOSTS",
+    env.listed,
+    default=",".join(filter(None, ["127.0.0.1", "localhost", "[::1]", _public_host])),
+    shown="this computer, and the host of BATCHER_PUBLIC_URL",
+    description="Host names that we answer to, between commas.",
+)
+CSRF_TRUSTED_ORIGINS = _read(
+    "CSRF_TRUSTED_ORIGINS",
+    env.listed,
+    default=_public_origin if _public_host else "",
+    shown="BATCHER_PUBLIC_URL",
+    description="Origins (scheme://host) whose forms are trusted, between commas.",
+)
+
+# Secrets
+
+SECRET_KEY = ENVIRONMENT.made_once(
+    "SECRET_KEY",
+    DATA_DIR / "secrets" / "django.key",
+    get_random_secret_key,
+    description="Signs sessions and forms.",
+)
+BATCHER_ENCRYPTION_KEYS = env.listed(
+    ENVIRONMENT.made_once(
+        "BATCHER_ENCRYPTION_KEYS",
+        DATA_DIR / "secrets" / "encryption.key",
+        lambda: Fernet.generate_key().decode(),
+        description="Fernet keys for secrets at rest, newest first, between commas.",
+    )
+)
+ENVIRONMENT.problems += env.fernet_problems("BATCHER_ENCRYPTION_KEYS", BATCHER_ENCRYPTION_KEYS)
+BATCHER_ADMIN_PASSWORD = _secret(
+    "BATCHER_ADMIN_PASSWORD",
+    env.text,
+    shown="made and printed once",
+    description="First password of the user `admin`.",
+)
+BATCHER_BOOTSTRAP_API_KEY = _secret(
+    "BATCHER_BOOTSTRAP_API_KEY",
+    env.long_text(32),
+    shown="made and printed once",
+    description="First API key, all scopes, of the default project; 32 or more characters.",
+)
+
+# Database, broker, providers
+
+DATABASE_URL = _secret(
+    "DATABASE_URL",
+    database_url,
+    shown="SQLite in DATA_DIR",
+    description="`postgresql://user:password@host/name`, or `sqlite:///path`.",
+)
+CELERY_BROKER_URL = _secret(
+    "CELERY_BROKER_URL",
+    env.url("embedded", "amqp", "amqps", "redis", "rediss"),
+    default="embedded://",
+    shown="`embedded://`",
+    description="Broker of the workers: `amqp://`, `redis://`, or one in DATA_DIR for one host.",
+)
+RABBITMQ_URL = _secret(
+    "RABBITMQ_URL",
+    env.url("amqp", "amqps"),
+    description="RabbitMQ server that results are delivered to and requests are taken from.",
+)
+RABBITMQ_INPUT_QUEUE = _read(
+    "RABBITMQ_INPUT_QUEUE",
+    env.text,
+    default="",
+    description="Queue on RABBITMQ_URL that requests are taken from.",
+)
+OPENAI_API_KEY = _secret("OPENAI_API_KEY", env.text, description="Key of the first OpenAI account.")
+OPENAI_BASE_URL = _read(
+    "OPENAI_BASE_URL",
+    env.web_url,
+    default="https://api.openai.com/v1",
+    description="OpenAI, or any server that speaks its Batch API.",
+)
+ANTHROPIC_API_KEY = _secret(
+    "ANTHROPIC_API_KEY", env.text, description="Key of the first Anthropic account."
+)
+ANTHROPIC_BASE_URL = _read(
+    "ANTHROPIC_BASE_URL",
+    env.web_url,
+    default="https://api.anthropic.com",
+    description="Anthropic, or a server that speaks its Batch API.",
+)
+IS_DEMO = not (OPENAI_API_KEY or ANTHROPIC_API_KEY)
+
+# How it behaves
+
+BATCHER_POLL_SECONDS = _read(
+    "BATCHER_POLL_SECONDS",
+    env.whole_number(1, 86_400),
+    default="60",
+    description="Seconds between two looks at a running provider batch.",
+)
+BATCHER_MAX_WAIT_SECONDS = _read(
+    "BATCHER_MAX_WAIT_SECONDS",
+    env.whole_number(0, 604_800),
+    default="3600",
+    description="Seconds that a batch may build before it is sent.",
+)
+BATCHER_ALLOW_PRIVATE_DESTINATIONS = _read(
+    "BATCHER_ALLOW_PRIVATE_DESTINATIONS",
+    env.listed,
+    default="",
+    shown="none; this computer while the sandbox is used by `make run`",
+    description="Private networks or hosts that results may be sent to, between commas.",
+)
+BATCHER_WORKER_THREADS = _read(
+    "BATCHER_WORKER_THREADS",
+    env.whole_number(1, 256),
+    default="8",
+    description="Tasks that one worker process does at once.",
+)
+BATCHER_WEB_PROCESSES = _read(
+    "BATCHER_WEB_PROCESSES",
+    env.whole_number(1, 64),
+    default="1",
+    description="Processes of the web server; more than one only on PostgreSQL.",
+)
+BATCHER_WEB_THREADS = _read(
+    "BATCHER_WEB_THREADS",
+    env.whole_number(1, 256),
+    default="16",
+    description="Requests that one web process answers at once.",
+)
+BATCHER_SANDBOX_PORT = _read(
+    "BATCHER_SANDBOX_PORT",
+    env.whole_number(1, 65535),
+    default="8001",
+    description="Port of the sandbox; when it is taken, a free one is used.",
+)
+BATCHER_LOG_LEVEL = _read(
+    "BATCHER_LOG_LEVEL",
+    env.one_of("DEBUG", "INFO", "WARNING", "ERROR"),
+    default="INFO",
+    description="Least level of what is logged.",
+)
+DEBUG = _read(
+    "DEBUG",
+    env.flag,
+    default="0",
+    shown="off",
+    description="Django's debug pages; they show secrets, so only for developing.",
+)
+
+DATABASES = {"default": database_settings(DATABASE_URL, DATA_DIR)}
+if BATCHER_WEB_PROCESSES > 1 and "sqlite" in DATABASES["default"]["ENGINE"]:
+    ENVIRONMENT.problems.append("BATCHER_WEB_PROCESSES must be 1 on SQLite: it has a single writer")
+ENVIRONMENT.finish()
+
+# Django
+
+INSTALLED_APPS = [
+    "unfold",
+    "unfold.contrib.filters",
+    "unfold.contrib.forms",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_fsm",
+    "django_fsm_log",
+    "django_celery_beat",
+    "django_htmx",
+    "batcher",
+    "batching",
+    "delivery",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "batcher.middleware.PageSessions",
+    "django.middleware.common.CommonMiddleware",
+    "batcher.middleware.PageCsrf",
+    "batcher.middleware.PageLogins",
+    "batcher.middleware.PageMessages",
+    "batcher.middleware.PageFrames",
+    "batcher.middleware.PageHtmx",
+]
+ROOT_URLCONF = "batcher.urls"
+WSGI_APPLICATION = "batcher.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+APPEND_SLASH = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
+USE_I18N = False
+LOGGING = logging_settings(BATCHER_LOG_LEVEL)
+
+# Static files come straight from the packages that own them: nothing to collect, nothing to go stale.
+STATIC_URL = "/static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+# Security; plain HTTP is meant for this computer, anything else sits behind https.
+IS_HTTPS = BATCHER_PUBLIC_URL.startswith("https://")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_AGE = 12 * 60 * 60
+SESSION_COOKIE_NAME = "batcher_session"
+CSRF_COOKIE_NAME = "batcher_csrf"
+SECURE_HSTS_SECONDS = 60 * 60 if IS_HTTPS else 0
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = None  # intake measures bodies itself, as they stream
+
+# The clock shows in the admin; its times are UTC like all others.
+DJANGO_CELERY_BEAT_TZ_AWARE = True
