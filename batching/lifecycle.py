@@ -1,0 +1,447 @@
+"""The states of batches and requests, and the only ways to move between them.
+
+Every arrow is one named transition below; its docstring is its meaning, and docs/lifecycle.md is
+printed from these tables. ``move`` takes one row along an arrow, ``move_many`` a set of rows in one
+guarded statement; both read sources and targets from the same django-fsm tables and write the same
+django-fsm-log rows, in the same transaction as the change. Nothing else writes a state.
+
+Transitions do no I/O: what follows from a move is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar, cast
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import connections, models, transaction
+from django.db.models.expressions import RawSQL
+from django.db.models.sql.subqueries import UpdateQuery
+from django.utils import timezone
+from django_fsm import FSMField, TransitionNotAllowed, transition
+from django_fsm_log.decorators import fsm_log_by, fsm_log_description
+from django_fsm_log.models import StateLog
+
+
+class BatchState(models.TextChoices):
+    """Where a batch is on its way. The provider's own status is another field."""
+
+    BUILDING = "building"
+    UPLOADING = "uploading"
+    UPLOADED = "uploaded"
+    WAITING_FOR_CAPACITY = "waiting_for_capacity"
+    SUBMITTING = "submitting"
+    PROCESSING = "processing"
+    CANCELLING = "cancelling"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    DOWNLOADING = "downloading"
+    READY_TO_DELIVER = "ready_to_deliver"
+    DELIVERING = "delivering"
+    DELIVERED = "delivered"
+    PARTIALLY_DELIVERED = "partially_delivered"
+    DELIVERY_FAILED = "delivery_failed"
+    FAILED = "failed"
+
+
+class RequestState(models.TextChoices):
+    """Where a request is on its way to an end that its client is told of."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    PROCESSED = "processed"
+    DELIVERING = "delivering"
+    DELIVERED = "delivered"
+    DELIVERY_FAILED = "delivery_failed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+BATCH_ENDS = frozenset(
+    {
+        BatchState.DELIVERED,
+        BatchState.PARTIALLY_DELIVERED,
+        BatchState.DELIVERY_FAILED,
+        BatchState.FAILED,
+        BatchState.CANCELLED,
+        BatchState.EXPIRED,
+    }
+)
+"""States in which nothing more happens by itself (expired and cancelled once their files are read)."""
+
+BAD_ENDS = frozenset({RequestState.FAILED, RequestState.EXPIRED, RequestState.CANCELLED})
+"""Ends without an answer to hand over: the client gets an envelope that says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actor:
+    """Who caused a move: a user, an API key, or one of our own phases."""
+
+    name: str
+    user_id: int | None = None
+
+
+CLOCK = Actor(name="clock")
+
+
+class Stale(Exception):
+    """Someone else moved or claimed the row first; what we know of it is old."""
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _arrow(field: FSMField, source: Iterable[str], target: str) -> Callable[[Method], Method]:
+    def decorate(method: Method) -> Method:
+        moved = transition(field=field, source=[str(s) for s in source], target=str(target))(method)
+        return cast(Method, fsm_log_by(fsm_log_description(moved)))
+
+    return decorate
+
+
+class BatchLifecycle(models.Model):
+    """The batch's state and its arrows."""
+
+    S = BatchState
+    state = FSMField(default=S.BUILDING.value, choices=S.choices, protected=True, max_length=24)
+    state_changed_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        abstract = True
+
+    @_arrow(state, [S.BUILDING], S.UPLOADING)
+    def seal(self, **log: Any) -> None:
+        """Full by count, bytes or tokens; old enough; or asked for."""
+
+    @_arrow(state, [S.UPLOADING], S.UPLOADED)
+    def uploaded(self, **log: Any) -> None:
+        """The provider holds the input file."""
+
+    @_arrow(state, [S.UPLOADED, S.WAITING_FOR_CAPACITY], S.WAITING_FOR_CAPACITY)
+    def wait(self, **log: Any) -> None:
+        """The lane has no room now; the reason says what it waits for."""
+
+    @_arrow(state, [S.UPLOADED, S.WAITING_FOR_CAPACITY], S.SUBMITTING)
+    def submit(self, **log: Any) -> None:
+        """The intent to create the provider batch; committed before the call."""
+
+    @_arrow(state, [S.SUBMITTING], S.PROCESSING)
+    def accepted(self, **log: Any) -> None:
+        """The provider took the batch, or it was found there after a doubt."""
+
+    @_arrow(state, [S.SUBMITTING], S.WAITING_FOR_CAPACITY)
+    def not_accepted(self, **log: Any) -> None:
+        """A definite no that may be a yes later."""
+
+    @_arrow(state, [S.PROCESSING], S.WAITING_FOR_CAPACITY)
+    def back_off(self, **log: Any) -> None:
+        """The provider's queue is full (token_limit_exceeded)."""
+
+    @_arrow(state, [S.PROCESSING, S.CANCELLING], S.COMPLETED)
+    def complete(self, **log: Any) -> None:
+        """The provider is done; answers may be good or bad."""
+
+    @_arrow(state, [S.PROCESSING, S.CANCELLING], S.EXPIRED)
+    def expire(self, **log: Any) -> None:
+        """The provider's window closed; finished answers are kept."""
+
+    @_arrow(state, [S.PROCESSING, S.CANCELLING], S.CANCELLED)
+    def cancelled_by_provider(self, **log: Any) -> None:
+        """The provider stopped it, asked or not; finished answers are kept."""
+
+    @_arrow(state, [S.COMPLETED, S.EXPIRED, S.CANCELLED], S.DOWNLOADING)
+    def download(self, **log: Any) -> None:
+        """There are answers to fetch."""
+
+    @_arrow(state, [S.DOWNLOADING], S.READY_TO_DELIVER)
+    def settled(self, **log: Any) -> None:
+        """Each request has its answer or its error, or went back to pending."""
+
+    @_arrow(state, [S.READY_TO_DELIVER], S.DELIVERING)
+    def deliver(self, **log: Any) -> None:
+        """Results are on their way to their destinations."""
+
+    @_arrow(state, [S.DELIVERING], S.DELIVERED)
+    def delivered(self, **log: Any) -> None:
+        """Every result reached its destination or waits to be pulled."""
+
+    @_arrow(state, [S.DELIVERING], S.PARTIALLY_DELIVERED)
+    def partially_delivered(self, **log: Any) -> None:
+        """Some results were delivered; others failed or could not be delivered."""
+
+    @_arrow(state, [S.DELIVERING], S.DELIVERY_FAILED)
+    def delivery_failed(self, **log: Any) -> None:
+        """No result could be delivered."""
+
+    @_arrow(state, [S.DELIVERED, S.PARTIALLY_DELIVERED, S.DELIVERY_FAILED], S.DELIVERING)
+    def redeliver(self, **log: Any) -> None:
+        """Results are sent again, because someone asked."""
+
+    @_arrow(state, [S.BUILDING, S.UPLOADING, S.UPLOADED, S.WAITING_FOR_CAPACITY], S.CANCELLED)
+    def cancel(self, **log: Any) -> None:
+        """Stopped before the provider held it."""
+
+    @_arrow(state, [S.SUBMITTING, S.PROCESSING], S.CANCELLING)
+    def ask_to_cancel(self, **log: Any) -> None:
+        """Stop asked for while the provider holds it, or may hold it."""
+
+    @_arrow(
+        state,
+        [s for s in BatchState if s not in BATCH_ENDS or s in ("expired", "cancelled")],
+        S.FAILED,
+    )
+    def fail(self, **log: Any) -> None:
+        """It can't go on; the reason says why and a person may restart it."""
+
+    @_arrow(state, [S.FAILED], S.UPLOADING)
+    def restart(self, **log: Any) -> None:
+        """Send what is unfinished again; finished answers are untouched."""
+
+
+class RequestLifecycle(models.Model):
+    """The request's state and its arrows."""
+
+    S = RequestState
+    state = FSMField(default=S.PENDING.value, choices=S.choices, protected=True, max_length=16)
+    state_changed_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        abstract = True
+
+    @_arrow(state, [S.PENDING], S.PROCESSING)
+    def submitted(self, **log: Any) -> None:
+        """Its batch was accepted by the provider."""
+
+    @_arrow(state, [S.PROCESSING], S.PROCESSED)
+    def answered(self, **log: Any) -> None:
+        """The provider answered well; the answer is stored."""
+
+    @_arrow(state, [S.PENDING, S.PROCESSING], S.FAILED)
+    def fail(self, **log: Any) -> None:
+        """The provider's answer is an error, or there will be none."""
+
+    @_arrow(state, [S.PENDING, S.PROCESSING], S.EXPIRED)
+    def expire(self, **log: Any) -> None:
+        """It ran out of windows or attempts without an answer."""
+
+    @_arrow(state, [S.PENDING, S.PROCESSING, S.PROCESSED, S.DELIVERING], S.CANCELLED)
+    def cancel(self, **log: Any) -> None:
+        """An operator or its client no longer wants it."""
+
+    @_arrow(state, [S.PROCESSING, S.FAILED, S.EXPIRED, S.CANCELLED], S.PENDING)
+    def requeue(self, **log: Any) -> None:
+        """Unanswered: back to be packed again, as the next attempt."""
+
+    @_arrow(state, [S.PROCESSED], S.DELIVERING)
+    def deliver(self, **log: Any) -> None:
+        """A sender claimed it."""
+
+    @_arrow(state, [S.DELIVERING], S.DELIVERED)
+    def delivered(self, **log: Any) -> None:
+        """The destination took it."""
+
+    @_arrow(state, [S.DELIVERING], S.PROCESSED)
+    def try_later(self, **log: Any) -> None:
+        """This try failed and another is due."""
+
+    @_arrow(state, [S.DELIVERING], S.DELIVERY_FAILED)
+    def delivery_failed(self, **log: Any) -> None:
+        """No further try is due; it waits for a person."""
+
+    @_arrow(state, [S.DELIVERED, S.DELIVERY_FAILED, S.CANCELLED], S.PROCESSED)
+    def redeliver(self, **log: Any) -> None:
+        """It has an answer and is to be sent again, because someone asked."""
+
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrow:
+    """One transition of a model's table: its name, where it starts, where it ends, what it means."""
+
+    name: str
+    sources: tuple[str, ...]
+    target: str
+    meaning: str
+
+
+def arrows(model: type[models.Model]) -> tuple[Arrow, ...]:
+    """Return every transition of ``model`` in the order of its definition."""
+    field = cast(FSMField, model._meta.get_field("state"))
+    order = {str(s): place for place, s in enumerate(dict(field.flatchoices))}
+    found: dict[str, list[Any]] = {}
+    for t in field.get_all_transitions(model):
+        found.setdefault(t.name, []).append(t)
+    return tuple(
+        Arrow(
+            name=name,
+            sources=tuple(sorted((t.source for t in ts), key=order.__getitem__)),
+            target=ts[0].target,
+            meaning=" ".join((getattr(model, name).__doc__ or "").split()),
+        )
+        for name, ts in found.items()
+    )
+
+
+def arrow(model: type[models.Model], name: str) -> Arrow:
+    """Return one transition of ``model`` by name; KeyError when there is none."""
+    return {a.name: a for a in arrows(model)}[name]
+
+
+def log_text(reason: str, by: Actor) -> str:
+    """Return a log row's description: the reason, and who, unless a user's name says it."""
+    return reason if by.user_id else f"{reason} [by {by.name}]"
+
+
+def move(
+    row: Row,
+    name: str,
+    *,
+    reason: str,
+    by: Actor = CLOCK,
+    now: datetime | None = None,
+    **changes: Any,
+) -> Row:
+    """Take ``row`` along the transition ``name``, set ``changes`` on it, save and log, atomically.
+
+    Raises Stale when the row's state (or its fence, when it has one) is no longer what we read, and
+    TransitionNotAllowed when the table has no such arrow. ``row`` is up to date afterwards.
+    """
+    model = type(row)
+    with transaction.atomic():
+        current = model._base_manager.select_for_update().filter(pk=row.pk).first()
+        known = (getattr(row, "state"), getattr(row, "fence", None))
+        if current is None or (getattr(current, "state"), getattr(current, "fence", None)) != known:
+            raise Stale(f"{model.__name__} {row.pk} is no longer {known[0]}")
+        for field, value in {**changes, "state_changed_at": now or timezone.now()}.items():
+            setattr(row, field, value)
+        user = _user(by)
+        getattr(row, name)(by=user, description=log_text(reason, by))
+        row.save(update_fields=["state", "state_changed_at", *changes])
+    return row
+
+
+def _user(by: Actor) -> Any:
+    if by.user_id is None:
+        return None
+    from django.contrib.auth import get_user_model
+
+    return get_user_model()._base_manager.filter(pk=by.user_id).first()
+
+
+def move_many(
+    rows: models.QuerySet[Any],
+    name: str,
+    *,
+    reason: str,
+    by: Actor = CLOCK,
+    now: datetime | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> int:
+    """Take every row of the query that stands at a source of ``name`` to its target; return how many.
+
+    One guarded statement and one insert into the log, in one transaction. ``changes`` are further
+    fields to set (values or expressions). Rows in other states are left alone.
+    """
+    model = rows.model
+    step = arrow(model, name)
+    at = now or timezone.now()
+    values = {"state": step.target, "state_changed_at": at, **(changes or {})}
+    guarded = rows.filter(state__in=step.sources).values_list("pk", "state")
+    log = _LogRows(model, step, log_text(reason, by), by.user_id, at, rows.db)
+    with transaction.atomic(using=rows.db):
+        if connections[rows.db].vendor == "postgresql":
+            return _move_in_one_statement(guarded, values, log)
+        return _move_under_write_lock(guarded, values, log)
+
+
+def log_first_state(table_sql: str, params: Iterable[Any], *, model: type[models.Model], by: Actor,
+                    reason: str, now: datetime, using: str = "default") -> None:
+    """Log the birth (nothing → first state) of every row that ``table_sql`` selects as ``(pk, state)``.
+
+    Call inside atomic, beside the insert.
+    """
+    state = str(cast(FSMField, model._meta.get_field("state")).default)
+    step = Arrow(name="accept", sources=(), target=state, meaning="")
+    log = _LogRows(model, step, log_text(reason, by), by.user_id, now, using)
+    insert, log_params = log.insert_select(f"({table_sql})", born=True)
+    with connections[using].cursor() as cursor:
+        cursor.execute(insert, [*log_params, *params])
+
+
+class _LogRows:
+    """The django-fsm-log rows of one move of many."""
+
+    def __init__(
+        self,
+        model: type[models.Model],
+        step: Arrow,
+        text: str,
+        user_id: int | None,
+        at: datetime,
+        using: str,
+    ) -> None:
+        self.values = [
+            connections[using].ops.adapt_datetimefield_value(at), user_id, step.target, step.name,
+            ContentType.objects.get_for_model(model).pk, text,
+        ]
+
+    def insert_select(self, source: str, *, born: bool = False) -> tuple[str, list[Any]]:
+        """Return SQL that logs each row of ``source`` (columns id, state), and its leading params."""
+        from_state = "NULL" if born else "moved.state"
+        at, user_id, target, name, content_type, text = self.values
+        sql = (
+            f"INSERT INTO {StateLog._meta.db_table} (timestamp, by_id, source_state, state,"
+            " transition, content_type_id, object_id, description)"
+            f" SELECT %s, %s, {from_state}, %s, %s, %s, moved.id, %s FROM {source} AS moved"
+        )
+        return sql, [at, user_id, target, name, content_type, text]
+
+
+def _move_in_one_statement(rows: Any, values: Mapping[str, Any], log: _LogRows) -> int:
+    """PostgreSQL: lock, update and log in one statement; a row that moved meanwhile is skipped."""
+    select, select_params = rows.select_for_update(of=("self",)).query.sql_with_params()
+    update, update_params = _update_sql(rows, RawSQL("SELECT id FROM old", ()), values)
+    insert, log_params = log.insert_select("old")
+    sql = (
+        f"WITH old (id, state) AS MATERIALIZED ({select}), changed AS ({update}) {insert}"
+    )
+    with connections[rows.db].cursor() as cursor:
+        cursor.execute(sql, [*select_params, *update_params, *log_params])
+        return int(cursor.rowcount)
+
+
+def _move_under_write_lock(rows: Any, values: Mapping[str, Any], log: _LogRows) -> int:
+    """SQLite: the transaction holds the only write lock, so the same query finds the same rows twice."""
+    select, select_params = rows.query.sql_with_params()
+    insert, log_params = log.insert_select("old")
+    with connections[rows.db].cursor() as cursor:
+        cursor.execute(
+            f"WITH old (id, state) AS ({select}) {insert}", [*select_params, *log_params]
+        )
+        if cursor.rowcount == 0:
+            return 0
+        ids = RawSQL(f"SELECT id FROM ({select}) AS old", select_params)  # noqa: S611
+        update, update_params = _update_sql(rows, ids, values, pk_name="id")
+        cursor.execute(update, update_params)
+        return int(cursor.rowcount)
+
+
+def _update_sql(rows: Any, ids: RawSQL, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """Return ``UPDATE … WHERE pk IN (ids)`` as Django itself would write it."""
+    query = rows.model._base_manager.using(rows.db).filter(pk__in=ids).query.chain(UpdateQuery)
+    query.add_update_values(dict(values))
+    sql, params = query.get_compiler(rows.db).as_sql()
+    return sql, list(params)
+
+
+__all__ = [
+    "BAD_ENDS", "BATCH_ENDS", "CLOCK", "Actor", "Arrow", "BatchLifecycle", "BatchState",
+    "RequestLifecycle", "RequestState", "Stale", "TransitionNotAllowed", "arrow", "arrows",
+    "log_first_state", "log_text", "move", "move_many",
+]

@@ -1,0 +1,26 @@
+"""The rows of batching: who asks (projects, keys), where it goes (accounts, lanes), and the work itself.
+
+Fields, constraints, indexes and questions (as QuerySet methods) live here; every change of state is
+made through ``batching.lifecycle``.
+"""
+
+from batching.models.accounts import Account, Lane
+from batching.models.batches import Batch
+from batching.models.operations import Flag, Pulse
+from batching.models.projects import ApiKey, Destination, Project
+from batching.models.requests import Answer, Request, RequestBody, Submission
+
+__all__ = [
+    "Account",
+    "Answer",
+    "ApiKey",
+    "Batch",
+    "Destination",
+    "Flag",
+    "Lane",
+    "Project",
+    "Pulse",
+    "Request",
+    "RequestBody",
+    "Submission",
+]

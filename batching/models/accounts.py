@@ -1,0 +1,89 @@
+"""Where requests go: accounts at providers, and the lanes in which their batches queue."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from batching.encryption import EncryptedTextField
+from batching.models.projects import Project
+
+
+class AccountQuerySet(models.QuerySet["Account"]):
+    """Questions about accounts."""
+
+    def usable_by(self, project: Project) -> AccountQuerySet:
+        """Accounts that a project may send through: its own first, then the shared ones."""
+        mine = models.Q(project=project) | models.Q(project__isnull=True)
+        return self.filter(mine, is_enabled=True).order_by(
+            models.F("project").asc(nulls_last=True), "pk"
+        )
+
+
+class Account(models.Model):
+    """Credentials, base URL and limits at one provider."""
+
+    class Kind(models.TextChoices):
+        """Which provider speaks; names the entry in the provider registry."""
+
+        OPENAI = "openai", "OpenAI or compatible"
+        SANDBOX = "sandbox", "Sandbox"
+
+    project = models.ForeignKey(
+        Project, models.CASCADE, null=True, blank=True, related_name="accounts",
+        help_text="Only this project may use it; empty: every project may.",
+    )
+    name = models.CharField(max_length=100)
+    kind = models.CharField(max_length=20, choices=Kind.choices, default=Kind.OPENAI)
+    base_url = models.CharField(max_length=500, default="https://api.openai.com/v1")
+    api_key = EncryptedTextField(blank=True, default="")
+    is_enabled = models.BooleanField(default=True)
+    poll_seconds = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Seconds between looks at a batch; empty: the default."
+    )
+    max_requests = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Requests in one batch; empty: the provider's limit."
+    )
+    max_bytes = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="Bytes of one batch file; empty: the provider's limit."
+    )
+    token_limit = models.PositiveBigIntegerField(
+        null=True, blank=True,
+        help_text="Enqueued tokens per model; empty: the built-in table of models.",
+    )
+    last_error = models.CharField(max_length=500, blank=True, editable=False)
+    last_error_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = AccountQuerySet.as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["name"], name="account_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def key_hint(self) -> str:
+        """The last four characters of the key: all that is ever shown of it."""
+        return f"…{self.api_key[-4:]}" if len(self.api_key) > 8 else ("set" if self.api_key else "none")
+
+
+class Lane(models.Model):
+    """(account, model, endpoint): requests are packed and batches wait within one lane."""
+
+    account = models.ForeignKey(Account, models.PROTECT, related_name="lanes", db_index=False)
+    model = models.CharField(max_length=200)
+    endpoint = models.CharField(max_length=100)
+    token_limit = models.PositiveBigIntegerField(
+        null=True, blank=True, help_text="Enqueued tokens; empty: the account's or the table's."
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "model", "endpoint"], name="lane_of")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.endpoint} · {self.account.name}"

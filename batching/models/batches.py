@@ -1,0 +1,138 @@
+"""Batches: requests of one lane on their way through the provider."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db import models
+from django.utils import timezone
+
+from batching.lifecycle import BATCH_ENDS, BatchLifecycle, BatchState
+from batching.models.accounts import Lane
+from batching.models.keys import new_batch_key
+
+PROVIDER_HOLDS = (BatchState.SUBMITTING, BatchState.PROCESSING, BatchState.CANCELLING)
+"""States in which the provider holds the batch, or may hold it."""
+
+
+class BatchQuerySet(models.QuerySet["Batch"]):
+    """Questions about batches."""
+
+    def due(self, now: datetime, *states: str) -> BatchQuerySet:
+        """Batches in these states whose next step may be tried now, longest due first."""
+        return self.filter(state__in=states, next_attempt_at__lte=now).order_by(
+            "next_attempt_at", "pk"
+        )
+
+    def held_by_provider(self) -> BatchQuerySet:
+        """Batches that take up the provider's queue, or may."""
+        return self.filter(state__in=PROVIDER_HOLDS)
+
+    def of_project(self, project_id: int) -> BatchQuerySet:
+        """Batches that hold at least one request of this project."""
+        from batching.models.requests import Request
+
+        mine = Request.objects.filter(batch=models.OuterRef("pk"), project_id=project_id)
+        return self.filter(models.Exists(mine))
+
+
+class Batch(BatchLifecycle):
+    """One provider batch, from the first request packed to the last result delivered.
+
+    ``next_attempt_at`` says when its next step may be tried. A worker claims a batch by moving that
+    time to the end of its lease and raising ``fence``: whoever comes back later than that finds
+    another fence and drops what it has.
+    """
+
+    key = models.CharField(max_length=40, default=new_batch_key, editable=False)
+    lane = models.ForeignKey(Lane, models.PROTECT, related_name="batches", db_index=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    seal_by = models.DateTimeField(null=True, blank=True)
+    """The earliest moment that one of its requests asks to be sent."""
+
+    # What it holds: counted while it builds, frozen when it is sealed.
+    request_count = models.PositiveIntegerField(default=0)
+    size_bytes = models.PositiveBigIntegerField(default=0)
+    token_estimate = models.PositiveBigIntegerField(default=0)
+
+    # The step at hand.
+    next_attempt_at = models.DateTimeField(default=timezone.now)
+    fence = models.PositiveIntegerField(default=0)
+    tries = models.PositiveIntegerField(default=0)
+    """Tries at the present step without success."""
+    token_limit_tries = models.PositiveIntegerField(default=0)
+    """How often the provider's queue was full; kept until there is progress."""
+    wait_reason = models.CharField(max_length=300, blank=True)
+    waiting_since = models.DateTimeField(null=True, blank=True)
+    last_error = models.TextField(blank=True)
+
+    # The provider's side. Its status is its own word, never ours.
+    input_sha256 = models.CharField(max_length=64, blank=True)
+    input_file_id = models.CharField(max_length=200, blank=True)
+    upload_started_at = models.DateTimeField(null=True, blank=True)
+    create_started_at = models.DateTimeField(null=True, blank=True)
+    provider_batch_id = models.CharField(max_length=200, blank=True)
+    provider_status = models.CharField(max_length=60, blank=True)
+    provider_total = models.PositiveIntegerField(null=True, blank=True)
+    provider_completed = models.PositiveIntegerField(null=True, blank=True)
+    provider_failed = models.PositiveIntegerField(null=True, blank=True)
+    provider_expires_at = models.DateTimeField(null=True, blank=True)
+    provider_object = models.JSONField(null=True, blank=True)
+    polled_at = models.DateTimeField(null=True, blank=True)
+    output_file_id = models.CharField(max_length=200, blank=True)
+    error_file_id = models.CharField(max_length=200, blank=True)
+    cancel_asked = models.BooleanField(default=False)
+    """A person asked: unanswered requests end as cancelled and are not sent again."""
+    input_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    cached_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    output_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    reasoning_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+
+    # What became of its requests, frozen when it ends.
+    answered_count = models.PositiveIntegerField(null=True, blank=True)
+    failed_count = models.PositiveIntegerField(null=True, blank=True)
+    requeued_count = models.PositiveIntegerField(null=True, blank=True)
+    ignored_lines = models.PositiveIntegerField(default=0)
+    """Lines in its files that belong to no open request of it."""
+
+    objects = BatchQuerySet.as_manager()
+
+    class Meta:
+        verbose_name_plural = "batches"
+        permissions = [
+            ("operate_batch", "Can seal, cancel, restart and redeliver batches"),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["key"], name="batch_key"),
+            models.UniqueConstraint(
+                fields=["lane"], condition=models.Q(state="building"), name="batch_one_building",
+            ),
+        ]
+        indexes = [
+            # BatchQuerySet.due: the sweeps of every phase.
+            models.Index(
+                fields=["state", "next_attempt_at"],
+                condition=~models.Q(state__in=sorted(str(s) for s in BATCH_ENDS)),
+                name="batch_due",
+            ),
+            # Lists by lane, and who holds the lane's capacity.
+            models.Index(fields=["lane", "state"], name="batch_lane_state"),
+            # Lists by state, newest first.
+            models.Index(fields=["state", "-id"], name="batch_state"),
+        ]
+
+    def __str__(self) -> str:
+        return f"batch {self.pk}"
+
+    @property
+    def filename(self) -> str:
+        """The input file's name here and at the provider: found again after any crash.
+
+        The content is part of the name, so a changed file is another file.
+        """
+        return f"batcher-{self.key}-{self.input_sha256[:12]}.jsonl"
+
+    @property
+    def is_final(self) -> bool:
+        """True when nothing more happens by itself."""
+        return self.state in BATCH_ENDS

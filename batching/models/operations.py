@@ -1,0 +1,55 @@
+"""Small rows that the operation itself needs: switches, and signs of life."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import models
+from django.utils import timezone
+
+
+class Flag(models.Model):
+    """A switch that outlives restarts and holds for every process, such as maintenance mode."""
+
+    MAINTENANCE = "maintenance"
+
+    name = models.CharField(max_length=50)
+    is_on = models.BooleanField(default=False)
+    reason = models.CharField(max_length=300, blank=True)
+    changed_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["name"], name="flag_name")]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'on' if self.is_on else 'off'}"
+
+    @classmethod
+    def is_raised(cls, name: str) -> bool:
+        """Tell whether the switch of this name is on; one that was never set is off."""
+        return cls.objects.filter(name=name, is_on=True).exists()
+
+
+class Pulse(models.Model):
+    """When a periodic task last began: the guard against two clocks, and the clock's sign of life."""
+
+    name = models.CharField(max_length=100)
+    began_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["name"], name="pulse_name")]
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.began_at:%H:%M:%S}"
+
+    @classmethod
+    def beat(cls, name: str, *, now: datetime, every: timedelta) -> bool:
+        """Note that ``name`` begins now; False when it began so lately that another clock rang.
+
+        One conditional update decides, so of two clocks only one gets True.
+        """
+        first = now - every * 0.5
+        if cls.objects.filter(name=name, began_at__lte=first).update(began_at=now):
+            return True
+        _, created = cls.objects.get_or_create(name=name, defaults={"began_at": now})
+        return created

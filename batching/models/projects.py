@@ -1,0 +1,223 @@
+"""Who asks and where results go: projects, their API keys, their destinations."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import string
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.db import models
+from django.utils import timezone
+
+from batching.encryption import EncryptedTextField
+from batching.models.keys import new_destination_key
+
+_ALPHABET = string.ascii_letters + string.digits
+_LAST_USED_STEP = timedelta(minutes=1)
+
+
+class Project(models.Model):
+    """A tenant. Everything a key may see or touch belongs to its project."""
+
+    name = models.CharField(max_length=100)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["name"], name="project_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Scope(models.TextChoices):
+    """What a key may do."""
+
+    SUBMIT = "submit", "submit: send requests"
+    READ = "read", "read: look at requests, batches and results"
+    OPERATE = "operate", "operate: cancel, retry, redeliver, seal, restart"
+
+
+def default_scopes() -> list[str]:
+    """Every scope: what a first key gets."""
+    return [str(s) for s in Scope]
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    """Questions about keys."""
+
+    def valid(self, now: datetime) -> ApiKeyQuerySet:
+        """Neither revoked nor past their expiry."""
+        alive = models.Q(expires_at__isnull=True) | models.Q(expires_at__gt=now)
+        return self.filter(alive, revoked_at__isnull=True)
+
+    def holding(self, secret: str) -> ApiKeyQuerySet:
+        """The key with this secret: found by its SHA-256, so the secret itself is nowhere stored."""
+        return self.filter(secret_sha256=digest(secret))
+
+
+def digest(secret: str) -> str:
+    """Return the hex SHA-256 of a key's secret (high entropy: no slow hash is needed)."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class ApiKey(models.Model):
+    """A secret that lets a program act for one project. Shown once, stored as a hash."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=100)
+    prefix = models.CharField(max_length=24, editable=False)
+    """The secret's public beginning, to tell keys apart in lists and logs."""
+    secret_sha256 = models.CharField(max_length=64, editable=False)
+    scopes = models.JSONField(default=default_scopes)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """Coarse: written at most once a minute."""
+
+    objects = ApiKeyQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = "API key"
+        constraints = [models.UniqueConstraint(fields=["secret_sha256"], name="apikey_secret")]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+    @classmethod
+    def issue(
+        cls,
+        project: Project,
+        name: str,
+        *,
+        scopes: Iterable[str] | None = None,
+        secret: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> tuple[ApiKey, str]:
+        """Store a new key and return it with its secret, which can't be read again.
+
+        ``secret`` is made when not given: ``bm_live_`` + 8 public characters + 43 of secret.
+        """
+        secret = secret or f"bm_live_{_random(8)}_{_random(43)}"
+        key = cls.objects.create(
+            project=project,
+            name=name,
+            prefix=secret[:16] if secret.startswith("bm_live_") else secret[:4],
+            secret_sha256=digest(secret),
+            scopes=sorted(scopes) if scopes is not None else default_scopes(),
+            expires_at=expires_at,
+        )
+        return key, secret
+
+    @property
+    def is_valid(self) -> bool:
+        """True when it opens the door now."""
+        return self.revoked_at is None and (
+            self.expires_at is None or self.expires_at > timezone.now()
+        )
+
+    def allows(self, scope: str) -> bool:
+        """Tell whether the key has this scope."""
+        return scope in self.scopes
+
+    def revoke(self, now: datetime) -> bool:
+        """Close the key for good; False when it was closed already."""
+        if self.revoked_at is not None:
+            return False
+        self.revoked_at = now
+        self.save(update_fields=["revoked_at"])
+        return True
+
+    def touch(self, now: datetime) -> None:
+        """Note that it was used, at most once a minute."""
+        if self.last_used_at is None or now - self.last_used_at > _LAST_USED_STEP:
+            type(self).objects.filter(pk=self.pk).update(last_used_at=now)
+            self.last_used_at = now
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+class DestinationQuerySet(models.QuerySet["Destination"]):
+    """Questions about destinations."""
+
+    def open(self) -> DestinationQuerySet:
+        """Those that results may be sent to now."""
+        return self.filter(paused_at__isnull=True, disabled_at__isnull=True)
+
+
+class Destination(models.Model):
+    """Where a project wants results. Made on first use of a ``delivery_config``, or by an operator."""
+
+    class Type(models.TextChoices):
+        """How results travel."""
+
+        WEBHOOK = "webhook"
+        RABBITMQ = "rabbitmq"
+
+    key = models.CharField(max_length=40, default=new_destination_key, editable=False)
+    project = models.ForeignKey(Project, models.CASCADE, related_name="destinations")
+    name = models.CharField(max_length=100, blank=True)
+    """Set by an operator; requests may then name it instead of a URL."""
+    type = models.CharField(max_length=16, choices=Type.choices)
+    url = models.CharField(max_length=2048, blank=True)
+    queue = models.CharField(max_length=255, blank=True)
+    exchange = models.CharField(max_length=255, blank=True)
+    routing_key = models.CharField(max_length=255, blank=True)
+    fingerprint = models.CharField(max_length=64, editable=False)
+    """SHA-256 over type and address: one row for one place."""
+    secret = EncryptedTextField(blank=True, default="", editable=False)
+    """``whsec_…``: signs what we send; encrypted at rest."""
+    paused_at = models.DateTimeField(null=True, blank=True, editable=False)
+    disabled_at = models.DateTimeField(null=True, blank=True, editable=False)
+    stop_reason = models.CharField(max_length=300, blank=True, editable=False)
+    """Why it is paused or disabled; what is due is held, never lost."""
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = DestinationQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["key"], name="destination_key"),
+            models.UniqueConstraint(fields=["project", "fingerprint"], name="destination_place"),
+            models.UniqueConstraint(
+                fields=["project", "name"], name="destination_name", condition=~models.Q(name="")
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name or f"{self.type} {self.address}"
+
+    def save(self, *args: object, **kwargs: object) -> None:
+        self.fingerprint = place_of(self.type, self.url, self.queue, self.exchange, self.routing_key)
+        super().save(*args, **kwargs)  # type: ignore[arg-type]
+
+    @property
+    def address(self) -> str:
+        """The place in one line, without the secrets that URLs carry in their query."""
+        if self.type == self.Type.WEBHOOK:
+            return self.url.split("?", 1)[0]
+        return self.queue or f"{self.exchange} → {self.routing_key}"
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The ``delivery_config`` that leads here."""
+        if self.type == self.Type.WEBHOOK:
+            return {"type": "webhook", "webhook_url": self.url}
+        if self.queue:
+            return {"type": "rabbitmq", "rabbitmq_queue": self.queue}
+        return {
+            "type": "rabbitmq",
+            "rabbitmq_exchange": self.exchange,
+            "rabbitmq_routing_key": self.routing_key,
+        }
+
+
+def place_of(type_: str, url: str, queue: str, exchange: str, routing_key: str) -> str:
+    """Return the fingerprint of a place: the same place always gives the same one."""
+    return hashlib.sha256("\n".join((type_, url, queue, exchange, routing_key)).encode()).hexdigest()
+
+
