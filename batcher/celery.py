@@ -30,7 +30,10 @@ def broker_settings(url: str) -> dict[str, Any]:
         return embedded_broker.celery_settings(settings.DATA_DIR / "broker")
     if url.startswith("redis"):
         # Longer than any task may take: what is not acknowledged by then is handed out again.
-        return {"broker_url": url, "broker_transport_options": {"visibility_timeout": 2 * HARD_LIMIT_S}}
+        return {
+            "broker_url": url,
+            "broker_transport_options": {"visibility_timeout": 2 * HARD_LIMIT_S},
+        }
     return {"broker_url": url, "broker_transport_options": {"confirm_publish": True}}
 
 

@@ -43,7 +43,9 @@ def database_settings(url: str, data_dir: Path) -> dict[str, Any]:
         return _sqlite(parsed["NAME"], data_dir)
     parsed["CONN_MAX_AGE"] = 300
     parsed["CONN_HEALTH_CHECKS"] = True
-    parsed["OPTIONS"] = {"connect_timeout": 10, "application_name": "batcher"} | parsed.get("OPTIONS", {})
+    parsed["OPTIONS"] = {"connect_timeout": 10, "application_name": "batcher"} | parsed.get(
+        "OPTIONS", {}
+    )
     return parsed
 
 

@@ -66,7 +66,7 @@ class Channel(virtual.Channel):
         draft.write_text(dumps(message), encoding="utf-8")
         draft.rename(folder / name)
 
-    def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002
+    def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
         seen = self._seen[queue]
         if not seen:
             seen.extend(_names(self._folder / queue))

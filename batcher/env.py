@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,13 @@ class Environment:
         self.problems: list[str] = []
 
     def read(
-        self, name: str, parse: Parser[T], *, default: str, description: str, shown: str | None = None
+        self,
+        name: str,
+        parse: Parser[T],
+        *,
+        default: str,
+        description: str,
+        shown: str | None = None,
     ) -> T:
         """Return the parsed value of `name`; a wrong one is noted and the default stands in."""
         self._declare(name, default if shown is None else shown, description, is_secret=False)
@@ -75,17 +82,15 @@ class Environment:
 
     def made_once(self, name: str, path: Path, make: Callable[[], str], *, description: str) -> str:
         """Return the secret `name`; when it is unset, the one kept in `path`, made at the first start."""
-        self._declare(name, f"made once, kept in DATA_DIR/secrets/{path.name}", description, True)
+        shown = f"made once, kept in DATA_DIR/secrets/{path.name}"
+        self._declare(name, shown, description, is_secret=True)
         given = self._secret_text(name)
         if given or self.problems:
-            return given
+            return given  # nothing is made in a folder that may not be the one that is meant
         try:
             return keep_secret(path, make)
         except OSError as problem:
-            self.problems.append(
-                f"DATA_DIR can not be used: {problem.strerror or problem} ({path.parent}); "
-                "it must be a folder that this user may write to"
-            )
+            self.problems.append(f"{name} can not be kept in {str(path)!r}: {problem.strerror}")
             return ""
 
     def finish(self) -> None:
@@ -93,20 +98,21 @@ class Environment:
         if self.problems:
             raise WrongEnvironment(self.problems)
 
-    def _declare(self, name: str, default: str, description: str, is_secret: bool) -> None:  # noqa: FBT001
+    def _declare(self, name: str, default: str, description: str, *, is_secret: bool) -> None:
         variable = Variable(
             name=name, default=default, description=description, is_secret=is_secret
         )
         self.declared.append(variable)
 
-    def _parsed(self, name: str, text: str, parse: Parser[T], default: str) -> T:
-        if not text.strip():
-            return parse(default)
+    def _parsed(self, name: str, given: str, parse: Parser[T], default: str) -> T:
         try:
-            return parse(text.strip())
+            return parse(given.strip() or default)
         except ValueError as problem:
             self.problems.append(f"{name} {problem}")
+        try:
             return parse(default)
+        except ValueError:
+            raise WrongEnvironment(self.problems) from None  # nothing to go on with
 
     def _secret_text(self, name: str) -> str:
         path = self._source.get(f"{name}_FILE", "")
@@ -181,12 +187,17 @@ def listed(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
-def folder(value: str) -> Path:
-    """Accept the path of a folder, or of nothing yet."""
+def writable_folder(value: str) -> Path:
+    """Accept the path of a folder that this user may write to; it is made when it is missing."""
     path = Path(value).expanduser().absolute()
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"must be a folder, but {str(path)!r} is a file")
-    return path
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except OSError as problem:
+        raise ValueError(
+            f"must be a folder that this user may write to; {str(path)!r}: {problem.strerror}"
+        ) from problem
 
 
 def one_of(*choices: str) -> Parser[str]:

@@ -25,7 +25,7 @@ _read, _secret = ENVIRONMENT.read, ENVIRONMENT.secret
 
 DATA_DIR = _read(
     "DATA_DIR",
-    env.folder,
+    env.writable_folder,
     default=str(BASE_DIR / "data"),
     shown="./data",
     description="Folder for the SQLite database, files on their way, and secrets made at the first start.",

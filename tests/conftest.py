@@ -1,0 +1,55 @@
+"""What every test may use: services that are there or a skip that says why."""
+
+from __future__ import annotations
+
+import os
+import socket
+from urllib.parse import urlsplit
+
+import pytest
+
+REQUIRE_SERVICES = os.environ.get("BATCHER_REQUIRE_SERVICES") == "1"
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> str:
+    """Return the URL of a RabbitMQ server that answers; without one, skip (or fail where services must be)."""
+    return _answering("RABBITMQ_URL", default_port=5672)
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> str:
+    """Return the URL of the PostgreSQL server that the suite runs on, or skip."""
+    if not os.environ.get("DATABASE_URL", "").startswith("postgres"):
+        _missing("DATABASE_URL names no PostgreSQL server")
+    return _answering("DATABASE_URL", default_port=5432)
+
+
+def _answering(variable: str, default_port: int) -> str:
+    url = os.environ.get(variable, "")
+    if not url:
+        _missing(f"{variable} is not set")
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port or default_port), timeout=3).close()
+    except OSError as problem:
+        _missing(f"nothing answers at {variable}: {problem}")
+    return url
+
+
+def _missing(reason: str) -> None:
+    if REQUIRE_SERVICES:
+        pytest.fail(f"BATCHER_REQUIRE_SERVICES=1, but {reason}")
+    pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turn any skip into a failure where every service must be there."""
+    report = yield
+    if REQUIRE_SERVICES and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = (
+            f"skipped, but BATCHER_REQUIRE_SERVICES=1 allows no skip: {report.longrepr}"
+        )
+    return report
