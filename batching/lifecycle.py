@@ -360,8 +360,16 @@ def move_many(
         return _move_under_write_lock(guarded, values, log)
 
 
-def log_first_state(table_sql: str, params: Iterable[Any], *, model: type[models.Model], by: Actor,
-                    reason: str, now: datetime, using: str = "default") -> None:
+def log_first_state(
+    table_sql: str,
+    params: Iterable[Any],
+    *,
+    model: type[models.Model],
+    by: Actor,
+    reason: str,
+    now: datetime,
+    using: str = "default",
+) -> None:
     """Log the birth (nothing → first state) of every row that ``table_sql`` selects as ``(pk, state)``.
 
     Call inside atomic, beside the insert.
@@ -387,8 +395,12 @@ class _LogRows:
         using: str,
     ) -> None:
         self.values = [
-            connections[using].ops.adapt_datetimefield_value(at), user_id, step.target, step.name,
-            ContentType.objects.get_for_model(model).pk, text,
+            connections[using].ops.adapt_datetimefield_value(at),
+            user_id,
+            step.target,
+            step.name,
+            ContentType.objects.get_for_model(model).pk,
+            text,
         ]
 
     def insert_select(self, source: str, *, born: bool = False) -> tuple[str, list[Any]]:
@@ -408,9 +420,7 @@ def _move_in_one_statement(rows: Any, values: Mapping[str, Any], log: _LogRows) 
     select, select_params = rows.select_for_update(of=("self",)).query.sql_with_params()
     update, update_params = _update_sql(rows, RawSQL("SELECT id FROM old", ()), values)
     insert, log_params = log.insert_select("old")
-    sql = (
-        f"WITH old (id, state) AS MATERIALIZED ({select}), changed AS ({update}) {insert}"
-    )
+    sql = f"WITH old (id, state) AS MATERIALIZED ({select}), changed AS ({update}) {insert}"
     with connections[rows.db].cursor() as cursor:
         cursor.execute(sql, [*select_params, *update_params, *log_params])
         return int(cursor.rowcount)
@@ -441,7 +451,21 @@ def _update_sql(rows: Any, ids: RawSQL, values: Mapping[str, Any]) -> tuple[str,
 
 
 __all__ = [
-    "BAD_ENDS", "BATCH_ENDS", "CLOCK", "Actor", "Arrow", "BatchLifecycle", "BatchState",
-    "RequestLifecycle", "RequestState", "Stale", "TransitionNotAllowed", "arrow", "arrows",
-    "log_first_state", "log_text", "move", "move_many",
+    "BAD_ENDS",
+    "BATCH_ENDS",
+    "CLOCK",
+    "Actor",
+    "Arrow",
+    "BatchLifecycle",
+    "BatchState",
+    "RequestLifecycle",
+    "RequestState",
+    "Stale",
+    "TransitionNotAllowed",
+    "arrow",
+    "arrows",
+    "log_first_state",
+    "log_text",
+    "move",
+    "move_many",
 ]

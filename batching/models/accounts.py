@@ -30,7 +30,11 @@ class Account(models.Model):
         SANDBOX = "sandbox", "Sandbox"
 
     project = models.ForeignKey(
-        Project, models.CASCADE, null=True, blank=True, related_name="accounts",
+        Project,
+        models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="accounts",
         help_text="Only this project may use it; empty: every project may.",
     )
     name = models.CharField(max_length=100)
@@ -48,7 +52,8 @@ class Account(models.Model):
         null=True, blank=True, help_text="Bytes of one batch file; empty: the provider's limit."
     )
     token_limit = models.PositiveBigIntegerField(
-        null=True, blank=True,
+        null=True,
+        blank=True,
         help_text="Enqueued tokens per model; empty: the built-in table of models.",
     )
     last_error = models.CharField(max_length=500, blank=True, editable=False)
@@ -66,7 +71,11 @@ class Account(models.Model):
     @property
     def key_hint(self) -> str:
         """The last four characters of the key: all that is ever shown of it."""
-        return f"…{self.api_key[-4:]}" if len(self.api_key) > 8 else ("set" if self.api_key else "none")
+        return (
+            f"…{self.api_key[-4:]}"
+            if len(self.api_key) > 8
+            else ("set" if self.api_key else "none")
+        )
 
 
 class Lane(models.Model):

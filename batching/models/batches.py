@@ -56,7 +56,8 @@ class Batch(BatchLifecycle):
     token_estimate = models.PositiveBigIntegerField(default=0)
 
     # The step at hand.
-    next_attempt_at = models.DateTimeField(default=timezone.now)
+    next_attempt_at = models.DateTimeField(default=timezone.now, null=True, blank=True)
+    """None: nothing is left to do."""
     fence = models.PositiveIntegerField(default=0)
     tries = models.PositiveIntegerField(default=0)
     """Tries at the present step without success."""
@@ -105,14 +106,16 @@ class Batch(BatchLifecycle):
         constraints = [
             models.UniqueConstraint(fields=["key"], name="batch_key"),
             models.UniqueConstraint(
-                fields=["lane"], condition=models.Q(state="building"), name="batch_one_building",
+                fields=["lane"],
+                condition=models.Q(state="building"),
+                name="batch_one_building",
             ),
         ]
         indexes = [
             # BatchQuerySet.due: the sweeps of every phase.
             models.Index(
                 fields=["state", "next_attempt_at"],
-                condition=~models.Q(state__in=sorted(str(s) for s in BATCH_ENDS)),
+                condition=models.Q(next_attempt_at__isnull=False),
                 name="batch_due",
             ),
             # Lists by lane, and who holds the lane's capacity.

@@ -192,7 +192,9 @@ class Destination(models.Model):
         return self.name or f"{self.type} {self.address}"
 
     def save(self, *args: object, **kwargs: object) -> None:
-        self.fingerprint = place_of(self.type, self.url, self.queue, self.exchange, self.routing_key)
+        self.fingerprint = place_of(
+            self.type, self.url, self.queue, self.exchange, self.routing_key
+        )
         super().save(*args, **kwargs)  # type: ignore[arg-type]
 
     @property
@@ -218,6 +220,6 @@ class Destination(models.Model):
 
 def place_of(type_: str, url: str, queue: str, exchange: str, routing_key: str) -> str:
     """Return the fingerprint of a place: the same place always gives the same one."""
-    return hashlib.sha256("\n".join((type_, url, queue, exchange, routing_key)).encode()).hexdigest()
-
-
+    return hashlib.sha256(
+        "\n".join((type_, url, queue, exchange, routing_key)).encode()
+    ).hexdigest()

@@ -89,13 +89,10 @@ class Request(RequestLifecycle):
     """Which sending this is; an answer belongs to one attempt."""
 
     # What came back.
-    answered_at = models.DateTimeField(null=True, blank=True)
+    settled_at = models.DateTimeField(null=True, blank=True)
+    """When its end, good or bad, was known."""
     error_code = models.CharField(max_length=100, blank=True)
     error_message = models.CharField(max_length=500, blank=True)
-    input_tokens = models.PositiveIntegerField(null=True, blank=True)
-    cached_tokens = models.PositiveIntegerField(null=True, blank=True)
-    output_tokens = models.PositiveIntegerField(null=True, blank=True)
-    reasoning_tokens = models.PositiveIntegerField(null=True, blank=True)
 
     # Delivery of its result.
     due_at = models.DateTimeField(null=True, blank=True)
@@ -136,6 +133,12 @@ class Request(RequestLifecycle):
             # Lists of a project, newest first, whole and by state.
             models.Index(fields=["project", "-id"], name="request_project"),
             models.Index(fields=["state", "-id"], name="request_state"),
+            # Results for clients that pull, in the order in which they were settled.
+            models.Index(
+                fields=["project", "settled_at", "id"],
+                condition=models.Q(settled_at__isnull=False),
+                name="request_settled",
+            ),
             # Lists of a submission.
             models.Index(
                 fields=["submission", "id"],
@@ -182,6 +185,10 @@ class Answer(models.Model):
     batch = models.ForeignKey(Batch, models.SET_NULL, null=True, related_name="+", db_index=False)
     status_code = models.IntegerField(null=True)
     line = models.BinaryField()
+    input_tokens = models.PositiveIntegerField(null=True)
+    cached_tokens = models.PositiveIntegerField(null=True)
+    output_tokens = models.PositiveIntegerField(null=True)
+    reasoning_tokens = models.PositiveIntegerField(null=True)
     received_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
