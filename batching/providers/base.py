@@ -128,7 +128,9 @@ class RemoteBatch:
     @property
     def is_queue_full(self) -> bool:
         """True when it was refused only because the provider's token queue is full."""
-        return self.status is Status.FAILED and any(e.code == "token_limit_exceeded" for e in self.errors)
+        return self.status is Status.FAILED and any(
+            e.code == "token_limit_exceeded" for e in self.errors
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,8 @@ class Trouble(enum.StrEnum):
     """What a failed call tells about the effect it may have had."""
 
     RETRY = "retry"
-    """Nothing happened; the same call may work later (429, 5xx on a read, refused connection)."""
+    """Nothing happened, or nothing that the same call made again could spoil: it may work later
+    (429, 5xx on a read or a deletion, refused connection)."""
     REFUSED = "refused"
     """Nothing happened and the same call will never work (4xx)."""
     CREDENTIALS = "credentials"
@@ -185,24 +188,33 @@ class ProviderError(Exception):
         self.code = code
 
 
-class NotFound(ProviderError):
+class NotFound(ProviderError):  # noqa: N818  # named for the fact
     """The provider does not know that file or batch."""
 
     def __init__(self, message: str, *, code: str = "") -> None:
         super().__init__(message, trouble=Trouble.REFUSED, status=404, code=code)
 
 
-class QueueFull(ProviderError):
+class QueueFull(ProviderError):  # noqa: N818  # named for the fact
     """The provider's queue of enqueued tokens is full (token_limit_exceeded at creation)."""
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message, trouble=Trouble.RETRY, status=status, code="token_limit_exceeded")
+    def __init__(
+        self, message: str, *, status: int | None = None, after_s: float | None = None
+    ) -> None:
+        super().__init__(
+            message,
+            trouble=Trouble.RETRY,
+            after_s=after_s,
+            status=status,
+            code="token_limit_exceeded",
+        )
 
 
 class Provider(Protocol):
     """One account at one provider. Every call has a deadline and is made exactly once.
 
-    Each method but the two line functions raises ProviderError (or a child) and nothing else.
+    Each method but the two line functions raises ProviderError (or a child); besides it, only an
+    OSError of the local disk passes through.
     """
 
     limits: Limits
@@ -216,7 +228,9 @@ class Provider(Protocol):
     def find_file(self, filename: str) -> RemoteFile | None:
         """Find an input file that we uploaded under this name, newest first."""
 
-    def create(self, *, input_file_id: str, endpoint: str, metadata: Mapping[str, str]) -> RemoteBatch:
+    def create(
+        self, *, input_file_id: str, endpoint: str, metadata: Mapping[str, str]
+    ) -> RemoteBatch:
         """Start a batch. This is the call that costs money: never repeat it blindly."""
 
     def retrieve(self, batch_id: str) -> RemoteBatch:
