@@ -73,6 +73,7 @@ def common_settings() -> dict[str, Any]:
         # A doorbell that can not be rung is no reason to wait: the sweeps find the work.
         "task_publish_retry": False,
         "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
         "worker_cancel_long_running_tasks_on_connection_loss": True,
     }
 

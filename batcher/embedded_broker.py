@@ -32,6 +32,8 @@ _held: list[IO[str]] = []
 class _ClaimingQoS(virtual.QoS):
     """Removes a message's file once the worker has acknowledged it."""
 
+    channel: Channel
+
     def ack(self, delivery_tag: str) -> None:
         self.channel.forget(delivery_tag)
         super().ack(delivery_tag)
@@ -49,7 +51,8 @@ class Channel(virtual.Channel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._folder = Path(self.connection.client.transport_options["folder"])
+        options: dict[str, Any] = self.connection.client.transport_options  # type: ignore[union-attr,assignment]  # set by now
+        self._folder = Path(options["folder"])
         self._seen: defaultdict[str, deque[str]] = defaultdict(deque)
         self._claimed: dict[str, Path] = {}
 

@@ -18,7 +18,7 @@ _FRAMEWORK_FACTS = frozenset({"request", "server_time", "status_code", "data", "
 class LineFormatter(logging.Formatter):
     """Formats a log event as one line; a traceback follows on its own lines."""
 
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of `record`, with what was given as `extra` at its end."""

@@ -1,0 +1,65 @@
+"""The command line of each process: web, worker, clock, sandbox.
+
+Decides how each is started, from settings alone, so that `run`, containers and service files start them
+the same way. `batcher/management/commands/run.py` calls it. Starts nothing itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from batcher.schedule import WorkQueue
+
+_CELERY = [sys.executable, "-m", "celery", "--quiet", "--app", "batcher"]
+
+
+def web(settings: Any) -> list[str]:
+    """Return the command of the web server: granian, WSGI, blocking threads."""
+    return [
+        sys.executable,
+        "-m",
+        "granian",
+        "--interface=wsgi",
+        "--http=1",
+        f"--host={settings.BATCHER_HOST}",
+        f"--port={settings.PORT}",
+        f"--workers={settings.BATCHER_WEB_PROCESSES}",
+        f"--blocking-threads={settings.BATCHER_WEB_THREADS}",
+        "--backlog=1024",
+        "--respawn-failed-workers",
+        "--workers-kill-timeout=5s",
+        "--log-level=warning",
+        "batcher.wsgi:application",
+    ]
+
+
+def worker(settings: Any) -> list[str]:
+    """Return the command of a Celery worker on all queues, one process with threads."""
+    return [
+        *_CELERY,
+        "worker",
+        "--pool=threads",
+        f"--concurrency={settings.BATCHER_WORKER_THREADS}",
+        f"--queues={','.join(queue.value for queue in WorkQueue)}",
+        "--without-gossip",
+        "--without-mingle",
+        "--loglevel=WARNING",
+    ]
+
+
+def clock(_settings: Any) -> list[str]:
+    """Return the command of the clock, which sends the tasks of `batcher/schedule.py` when they are due."""
+    return [*_CELERY, "beat", "--loglevel=WARNING", "--pidfile="]
+
+
+def sandbox(folder: Path, port: int) -> list[str]:
+    """Return the command of the stand-in provider, for this computer only."""
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    return [sys.executable, "-m", "sandbox", *address, "--data", str(folder)]
+
+
+PARTS: dict[str, Callable[[Any], list[str]]] = {"web": web, "worker": worker, "clock": clock}
+"""What an installation over several hosts or containers starts one by one."""
