@@ -59,36 +59,38 @@ _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
 _FORBIDDEN_IN_URL = re.compile(r"[\x00-\x20\x7f\\]")
 
 
-class InvalidDestination(ValueError):
+class InvalidDestinationError(ValueError):
     """The URL can never be delivered to. The text names the fault and never quotes the URL."""
 
 
-class AddressBlocked(Exception):
+class AddressBlockedError(Exception):
     """The host leads to an address that deliveries may not reach. The text is for the operator."""
 
 
 def parse_url(text: str, *, https_only: bool = False) -> URL:
-    """Return the URL as the sender will use it; raise InvalidDestination when it is not fit."""
+    """Return the URL as the sender will use it; raise InvalidDestinationError when it is not fit."""
     if len(text) > MAX_URL_LENGTH:
-        raise InvalidDestination(f"the URL is longer than {MAX_URL_LENGTH} characters")
+        raise InvalidDestinationError(f"the URL is longer than {MAX_URL_LENGTH} characters")
     # A blank or a backslash is where one parser sees another host than the next one.
     if _FORBIDDEN_IN_URL.search(text):
-        raise InvalidDestination("the URL contains a blank, a control character or a backslash")
+        raise InvalidDestinationError(
+            "the URL contains a blank, a control character or a backslash"
+        )
     try:
         url = URL(text)
         port = url.port
     except ValueError as error:
-        raise InvalidDestination("the URL cannot be parsed") from error
+        raise InvalidDestinationError("the URL cannot be parsed") from error
     if url.scheme not in ({"https"} if https_only else {"http", "https"}):
-        raise InvalidDestination(
+        raise InvalidDestinationError(
             f"the URL must start with {'https' if https_only else 'http(s)'}://"
         )
     if not url.raw_host:
-        raise InvalidDestination("the URL has no host")
+        raise InvalidDestinationError("the URL has no host")
     if "@" in url.raw_authority:
-        raise InvalidDestination("the URL carries credentials")
+        raise InvalidDestinationError("the URL carries credentials")
     if not port:
-        raise InvalidDestination("the URL has no usable port")
+        raise InvalidDestinationError("the URL has no usable port")
     return url
 
 
@@ -131,7 +133,7 @@ class AddressGuard:
         return cls(openings=tuple(_parse_opening(entry) for entry in entries))
 
     def judge(self, host: str, port: int, addresses: Sequence[str]) -> list[str]:
-        """Return the addresses as literals to connect to; raise AddressBlocked if any is denied.
+        """Return the addresses as literals to connect to; raise AddressBlockedError if any is denied.
 
         All must pass: dropping the bad ones would let a host mix its answers until one sticks.
         """
@@ -141,7 +143,7 @@ class AddressGuard:
             for form in _forms(address):
                 reason = self._refusal(form, name, port)
                 if reason:
-                    raise AddressBlocked(f"{name} leads to {address}: {reason}")
+                    raise AddressBlockedError(f"{name} leads to {address}: {reason}")
         return [str(address) for address in judged]
 
     def _refusal(self, address: _Address, host: str, port: int) -> str:

@@ -3,7 +3,8 @@
 ``guarded_connector`` returns an aiohttp connector that resolves a host once, lets the guard judge
 every address, and connects to the judged literals only, so that a second answer of the DNS cannot
 lead elsewhere. The gate stands where each socket is made: hosts written as addresses, which
-aiohttp does not resolve, pass through it too. Only ``webhook`` uses this. Proxies are never used.
+aiohttp does not resolve, pass through it too. ``explain`` names what went wrong. Only ``webhook``
+uses this; proxies are never used.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from delivery.addresses import AddressBlockedError, AddressGuard
+from delivery.outcome import Code
+
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
-
-    from delivery.addresses import AddressGuard
 
 Lookup = Callable[[str], Awaitable[Sequence[str]]]
 """Resolve a host name to all of its addresses; raises OSError."""
@@ -159,3 +161,43 @@ def tls_context(ca_bundle: Path | None = None) -> ssl.SSLContext:
     if ca_bundle is not None:
         context.load_verify_locations(ca_bundle)
     return context
+
+
+FAILURES = (aiohttp.ClientError, AddressBlockedError, OSError)
+"""What a request may raise through no fault of ours; TimeoutError is an OSError."""
+
+
+def explain(error: Exception, host: str) -> tuple[Code, str]:
+    """Name the failure and say it in one line.
+
+    aiohttp's own texts quote the whole URL, query and all, so none of them is passed on.
+    """
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error.__cause__
+    if isinstance(error, AddressBlockedError):
+        return Code.BLOCKED_ADDRESS, str(error)
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        return Code.TIMEOUT, f"no connection to {host} in time"
+    if isinstance(error, TimeoutError):
+        return Code.TIMEOUT, f"no answer from {host} in time"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return Code.DNS_ERROR, f"{host} could not be resolved: {error.os_error.strerror}"
+    if isinstance(cause, ssl.SSLError):
+        return Code.TLS_ERROR, _tls_text(cause)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return Code.CONNECTION_ERROR, f"no connection to {host}: {error.os_error.strerror}"
+    return _explain_talk(error, host)
+
+
+def _explain_talk(error: Exception, host: str) -> tuple[Code, str]:
+    """The failures after the connection stood."""
+    if isinstance(error, aiohttp.InvalidURL):
+        return Code.INVALID_DESTINATION, "the URL cannot be used"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return Code.INVALID_ANSWER, "the answer was not HTTP, or its headers were too large"
+    return Code.CONNECTION_ERROR, f"{host} closed the connection without an answer"
+
+
+def _tls_text(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate was not accepted: {error.verify_message}"
+    return f"TLS failed: {error.reason or 'no reason given'}"

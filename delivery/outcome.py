@@ -24,6 +24,8 @@ class Code(enum.StrEnum):
     CONNECTION_ERROR = "connection_error"
     DNS_ERROR = "dns_error"
     TLS_ERROR = "tls_error"
+    INVALID_ANSWER = "invalid_answer"
+    """What came back was not HTTP, or its headers were beyond our caps."""
     BLOCKED_ADDRESS = "blocked_address"
     """The host resolves to an address that deliveries may not reach."""
     INVALID_DESTINATION = "invalid_destination"
