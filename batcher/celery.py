@@ -8,11 +8,15 @@ depends on it. Never keeps results, never retries on its own.
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from logging.config import dictConfig
 from typing import Any
 
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue
 
 from batcher import embedded_broker
@@ -78,6 +82,9 @@ def common_settings() -> dict[str, Any]:
     }
 
 
+# Celery warns root because of pickle, which nothing here accepts; in a container root is common.
+warnings.filterwarnings("ignore", category=SecurityWarning)
+
 app = Celery("batcher")
 app.conf.update(common_settings() | broker_settings(settings.CELERY_BROKER_URL))
 app.autodiscover_tasks()
@@ -92,5 +99,10 @@ def use_our_log(**_signal: Any) -> None:
 @signals.worker_init.connect
 def refuse_second_worker(**_signal: Any) -> None:
     """On the embedded broker, hold its lock or leave with one clear line."""
-    if settings.CELERY_BROKER_URL.startswith("embedded:"):
+    if not settings.CELERY_BROKER_URL.startswith("embedded:"):
+        return
+    try:
         embedded_broker.hold_worker_lock(settings.DATA_DIR / "broker")
+    except ImproperlyConfigured as problem:
+        sys.stderr.write(f"batcher: {problem}\n")
+        sys.exit(1)

@@ -118,7 +118,7 @@ TRANSPORT_ALIASES["embedded"] = f"{__name__}:Transport"
 def celery_settings(folder: Path) -> dict[str, Any]:
     """Return the Celery settings for the broker in `folder`."""
     return {
-        "broker_url": "embedded://",
+        "broker_url": "embedded://localhost",
         "broker_transport_options": {"folder": str(folder)},
         "worker_pool": "threads",
         "worker_enable_remote_control": False,

@@ -31,7 +31,7 @@ def web(settings: Any) -> list[str]:
         "--backlog=1024",
         "--respawn-failed-workers",
         "--workers-kill-timeout=5s",
-        "--log-level=warning",
+        "--log-level=error",
         "batcher.wsgi:application",
     ]
 

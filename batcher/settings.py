@@ -269,7 +269,6 @@ LOGGING = logging_settings(BATCHER_LOG_LEVEL)
 
 # Static files come straight from the packages that own them: nothing to collect, nothing to go stale.
 STATIC_URL = "/static/"
-STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False

@@ -8,7 +8,6 @@ Never restarts a child that is merely slow, never looks into what a child does.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import subprocess
@@ -18,9 +17,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import IO
-
-logger = logging.getLogger(__name__)
 
 STOP_AFTER_S = 8.0
 """How long children may take to end before they are killed; all of it is over within ten seconds."""
@@ -148,7 +146,8 @@ class Supervisor:
                 self._write(name, shown)
 
     def _say(self, line: str) -> None:
-        self._write("batcher", line)
+        now = datetime.now(tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._write("batcher", f"{now} WARNING supervisor {line}")
 
     def _write(self, name: str, line: str) -> None:
         with self._out_lock:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand
 
 from batcher import processes, start
 from batcher.supervisor import Supervisor
@@ -43,7 +43,8 @@ class Command(BaseCommand):
             with start.only_one_start(settings.DATA_DIR):
                 sys.exit(_serve())
         except start.CannotStart as problem:
-            raise CommandError(f"batcher: {problem}") from problem
+            _tell(f"batcher: {problem}")
+            sys.exit(1)
 
 
 def _serve() -> int:
