@@ -28,7 +28,6 @@ FINAL_WORDS = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 """Never retryable, though they come with status 429."""
 
 _ABSENT = msgspec.Raw(b"")
-_NOTHING = frozenset({b"", b"null"})
 _SPACED = bytes.maketrans(b"\r\n", b"  ")
 _BOM = b"\xef\xbb\xbf"
 # msgspec refuses a lone surrogate escape even in members that it only skips.
@@ -94,7 +93,7 @@ def read_answer(raw: bytes) -> AnswerLine:
         return AnswerLine(kind=Kind.MALFORMED, raw=raw)
     if not line.custom_id or "\0" in line.custom_id:  # no database can look for a NUL
         return AnswerLine(kind=Kind.MALFORMED, raw=raw)
-    if bytes(line.response) not in _NOTHING:
+    if not _is_null(line.response):
         return _answered(raw, line)
     return _not_answered(raw, line)
 
@@ -114,9 +113,9 @@ def _parse(raw: bytes) -> _Line:
 
 def _answered(raw: bytes, line: _Line) -> AnswerLine:
     status, body = _response_of(line.response)
-    error = line.error if bytes(line.error) not in _NOTHING else body.error
+    error = line.error if not _is_null(line.error) else body.error
     usage = usage_of(_value(body.usage)) if body.usage is not _ABSENT else None
-    if _is_fine(status) and bytes(error) in _NOTHING:
+    if _is_fine(status) and _is_null(error):
         return AnswerLine(
             kind=Kind.SUCCEEDED, raw=raw, custom_id=line.custom_id, status_code=status, usage=usage
         )
@@ -170,11 +169,13 @@ def _response_of(response: msgspec.Raw) -> tuple[int | None, _Body]:
     status = tolerant.count(status)
     try:
         return status, _decode_body(read.body)
-    except (
-        ValueError,
-        RecursionError,
-    ):  # not an object: Mistral spells its errors as a JSON string
+    except (ValueError, RecursionError):
+        # Not an object: Mistral spells its errors as a JSON string.
         return status, _Body() if _is_fine(status) else _Body(error=read.body)
+
+
+def _is_null(raw: msgspec.Raw) -> bool:
+    return not len(raw) or (len(raw) == 4 and bytes(raw) == b"null")
 
 
 def _is_fine(status: int | None) -> bool:
