@@ -315,8 +315,8 @@ def move(
     model = type(row)
     with transaction.atomic():
         current = model._base_manager.select_for_update().filter(pk=row.pk).first()
-        known = (getattr(row, "state"), getattr(row, "fence", None))
-        if current is None or (getattr(current, "state"), getattr(current, "fence", None)) != known:
+        known = (row.state, getattr(row, "fence", None))
+        if current is None or (current.state, getattr(current, "fence", None)) != known:
             raise Stale(f"{model.__name__} {row.pk} is no longer {known[0]}")
         for field, value in {**changes, "state_changed_at": now or timezone.now()}.items():
             setattr(row, field, value)
@@ -437,7 +437,7 @@ def _move_under_write_lock(rows: Any, values: Mapping[str, Any], log: _LogRows) 
         if cursor.rowcount == 0:
             return 0
         ids = RawSQL(f"SELECT id FROM ({select}) AS old", select_params)  # noqa: S611
-        update, update_params = _update_sql(rows, ids, values, pk_name="id")
+        update, update_params = _update_sql(rows, ids, values)
         cursor.execute(update, update_params)
         return int(cursor.rowcount)
 

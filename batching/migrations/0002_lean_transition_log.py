@@ -17,7 +17,9 @@ def _own_indexes(schema_editor):
     connection = schema_editor.connection
     with connection.cursor() as cursor:
         found = connection.introspection.get_constraints(cursor, TABLE)
-    return [name for name, c in found.items() if c["index"] and not c["primary_key"] and not c["unique"]]
+    return [
+        name for name, c in found.items() if c["index"] and not c["primary_key"] and not c["unique"]
+    ]
 
 
 def make_lean(apps, schema_editor):

@@ -92,7 +92,8 @@ class Batch(BatchLifecycle):
     # What became of its requests, frozen when it ends.
     answered_count = models.PositiveIntegerField(null=True, blank=True)
     failed_count = models.PositiveIntegerField(null=True, blank=True)
-    requeued_count = models.PositiveIntegerField(null=True, blank=True)
+    missing_looks = models.PositiveSmallIntegerField(default=0)
+    """How often its files were read again because answers were missing."""
     ignored_lines = models.PositiveIntegerField(default=0)
     """Lines in its files that belong to no open request of it."""
 

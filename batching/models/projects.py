@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import secrets
 import string
@@ -139,6 +140,11 @@ class ApiKey(models.Model):
 
 def _random(length: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def new_signing_secret() -> str:
+    """Return a fresh webhook secret: ``whsec_`` and 32 random bytes in base64 (Standard Webhooks)."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 class DestinationQuerySet(models.QuerySet["Destination"]):

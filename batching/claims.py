@@ -1,0 +1,87 @@
+"""One step of one batch: claimed, taken, and put off when it goes wrong.
+
+A claim is a short transaction: it raises the batch's fence and moves its next try to the end of a
+lease. The outside is then called with no transaction open, and what came of it is recorded under the
+same fence. A worker that dies leaves a lease that ends by itself; one that comes back too late finds
+another fence and drops what it has.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from django.db import models, transaction
+
+from batching.gateway import note_trouble
+from batching.lifecycle import Stale
+from batching.models import Batch
+from batching.providers.base import ProviderError
+
+logger = logging.getLogger(__name__)
+
+Step = Callable[[Batch, datetime], None]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=15)
+
+
+def each(batches: models.QuerySet[Batch], step: Step, *, now: datetime, lease: timedelta) -> int:
+    """Claim the due batches one after another and take the step with each; return how many."""
+    taken = 0
+    while batch := claim(batches, now=now, lease=lease):
+        taken += 1
+        guarded(step, batch, now)
+    return taken
+
+
+def claim(batches: models.QuerySet[Batch], *, now: datetime, lease: timedelta) -> Batch | None:
+    """Take the first of these batches that nobody else is taking; None when there is none."""
+    with transaction.atomic():
+        batch = batches.select_for_update(skip_locked=True, of=("self",)).first()
+        if batch is None:
+            return None
+        batch.fence += 1
+        batch.next_attempt_at = now + lease
+        batch.save(update_fields=["fence", "next_attempt_at"])
+    return batch
+
+
+def guarded(step: Step, batch: Batch, now: datetime) -> None:
+    """Take one step; what goes wrong waits on that batch, with its reason, and stops no other."""
+    try:
+        step(batch, now)
+    except Stale:
+        logger.info("claim lost", extra={"batch": batch.key})
+    except ProviderError as error:
+        note_trouble(batch.lane.account, error, now)
+        postpone(batch, str(error), now, after_s=error.after_s)
+    except Exception as error:
+        logger.exception("step failed", extra={"batch": batch.key, "state": batch.state})
+        postpone(batch, f"{type(error).__name__}: {error}", now)
+
+
+def postpone(batch: Batch, error: str, now: datetime, *, after_s: float | None = None) -> None:
+    """Try this step again later: after a growing pause, or the longer one that was asked for."""
+    Batch.objects.filter(pk=batch.pk, fence=batch.fence).update(
+        tries=batch.tries + 1,
+        next_attempt_at=now + pause(batch.tries, after_s),
+        last_error=error[:2000],
+    )
+    facts = {"batch": batch.key, "state": batch.state, "error": error[:200]}
+    logger.warning("will retry", extra=facts)
+
+
+def pause(tries: int, after_s: float | None = None) -> timedelta:
+    """Return the pause after ``tries`` failures in a row: doubling, and never under ``after_s``."""
+    growing = min(_FIRST_PAUSE * 2 ** min(tries, 20), _LONGEST_PAUSE)
+    return max(growing, timedelta(seconds=after_s or 0))
+
+
+def note(batch: Batch, **changes: object) -> None:
+    """Save facts on a claimed batch without moving it. Raises Stale when the claim is lost."""
+    held = Batch.objects.filter(pk=batch.pk, fence=batch.fence, state=batch.state)
+    if not held.update(**changes):
+        raise Stale(f"batch {batch.pk} was claimed by someone else")
+    for field, value in changes.items():
+        setattr(batch, field, value)

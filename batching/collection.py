@@ -1,0 +1,245 @@
+"""What the provider says becomes what we know: poll, download, settle.
+
+``poll_due`` reads statuses; ``collect_due`` fetches the files of a finished batch and settles each
+request from its line (``settling``), then decides what becomes of requests without one. Nothing that
+was paid for is thrown away: answers of expired and cancelled batches count like any other.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+
+from batching import endings, settling, submission
+from batching.claims import each, note
+from batching.gateway import connect, note_success
+from batching.lifecycle import Actor, BatchState, move, move_many
+from batching.models import Batch, Request
+from batching.polling import interval
+from batching.providers.base import Provider, RemoteBatch, Status
+
+logger = logging.getLogger(__name__)
+
+_POLLER = Actor(name="poll")
+_COLLECTOR = Actor(name="collection")
+_POLL_LEASE, _COLLECT_LEASE = timedelta(minutes=5), timedelta(minutes=10)
+_TOKEN_LIMIT_FIRST, _TOKEN_LIMIT_TRIES = timedelta(minutes=5), 5
+_MISSING_LOOKS, _MISSING_PAUSE = 1, timedelta(seconds=30)
+"""How often a completed batch is read again when answers are missing, before they are given up."""
+_FINISHED = (
+    BatchState.COMPLETED,
+    BatchState.EXPIRED,
+    BatchState.CANCELLED,
+    BatchState.DOWNLOADING,
+)
+_ENDS = {
+    Status.COMPLETED: "complete",
+    Status.EXPIRED: "expire",
+    Status.CANCELLED: "cancelled_by_provider",
+}
+
+
+def poll_due(now: datetime) -> int:
+    """Ask the provider about every batch that is due for a look; return how many were asked for."""
+    held = Batch.objects.due(now, BatchState.PROCESSING, BatchState.CANCELLING)
+    held = held.exclude(provider_batch_id="").select_related("lane__account")
+    return each(held, _poll, now=now, lease=_POLL_LEASE)
+
+
+def collect_due(now: datetime) -> int:
+    """Fetch and settle the answers of every finished batch that is due; return how many."""
+    finished = Batch.objects.due(now, *_FINISHED).select_related("lane__account")
+    return each(finished, _collect, now=now, lease=_COLLECT_LEASE)
+
+
+def _poll(batch: Batch, now: datetime) -> None:
+    remote = connect(batch.lane.account).retrieve(batch.provider_batch_id)
+    note_success(batch.lane.account)
+    facts = _facts(batch, remote, now)
+    if not remote.status.is_final:
+        note(batch, **facts, next_attempt_at=now + interval(batch))
+    elif remote.status is not Status.FAILED:
+        _finished(batch, remote, facts, now)
+    elif remote.is_queue_full:
+        _back_off(batch, remote, facts, now)
+    else:
+        note(batch, **facts)
+        submission.fail(batch, _refusal(remote), now)
+
+
+def _facts(batch: Batch, remote: RemoteBatch, now: datetime) -> dict[str, Any]:
+    """What the provider shows, as fields of the batch; what it does not say stays as it was."""
+    said = {
+        "provider_total": remote.counts.total,
+        "provider_completed": remote.counts.completed,
+        "provider_failed": remote.counts.failed,
+        "provider_expires_at": remote.expires_at,
+        "output_file_id": remote.output_file_id,
+        "error_file_id": remote.error_file_id,
+    }
+    if remote.usage is not None:
+        said |= {
+            "input_tokens": remote.usage.input_tokens,
+            "cached_tokens": remote.usage.cached_tokens,
+            "output_tokens": remote.usage.output_tokens,
+            "reasoning_tokens": remote.usage.reasoning_tokens,
+        }
+    facts: dict[str, Any] = {field: value for field, value in said.items() if value is not None}
+    if remote.status is Status.UNKNOWN:
+        logger.warning(
+            "unknown provider status, treated as running",
+            extra={"batch": batch.key, "status": remote.raw_status[:60]},
+        )
+    if remote.counts.completed:
+        facts["token_limit_tries"] = 0
+    return facts | {
+        "provider_status": remote.raw_status[:60],
+        "provider_object": dict(remote.raw),
+        "polled_at": now,
+        "tries": 0,
+        "last_error": "",
+    }
+
+
+def _finished(batch: Batch, remote: RemoteBatch, facts: dict[str, Any], now: datetime) -> None:
+    move(
+        batch,
+        _ENDS[remote.status],
+        reason=f"the provider says {remote.raw_status}",
+        by=_POLLER,
+        now=now,
+        next_attempt_at=now,
+        **facts,
+    )
+    logger.info("provider finished", extra={"batch": batch.key, "status": remote.raw_status})
+
+
+def _back_off(batch: Batch, remote: RemoteBatch, facts: dict[str, Any], now: datetime) -> None:
+    """The provider's token queue is full: the same file goes again later, its requests with it."""
+    tries = batch.token_limit_tries + 1
+    note(batch, **facts)
+    if tries > _TOKEN_LIMIT_TRIES:
+        submission.fail(
+            batch,
+            f"token limit retries exhausted after {_TOKEN_LIMIT_TRIES}: {_refusal(remote)}",
+            now,
+        )
+        return
+    at = now + _TOKEN_LIMIT_FIRST * 2 ** (tries - 1)
+    with transaction.atomic():
+        move(
+            batch,
+            "back_off",
+            reason=f"the provider's token queue is full, try {tries} of {_TOKEN_LIMIT_TRIES}",
+            by=_POLLER,
+            now=now,
+            provider_batch_id="",
+            token_limit_tries=tries,
+            wait_reason=f"the provider's token queue is full; next try at {at:%H:%M} UTC",
+            waiting_since=batch.waiting_since or now,
+            next_attempt_at=at,
+        )
+        open_ones = Request.objects.filter(batch=batch)
+        reason = "the provider's token queue is full"
+        move_many(open_ones, "requeue", reason=reason, by=_POLLER, now=now)
+
+
+def _refusal(remote: RemoteBatch) -> str:
+    said = [
+        f"{e.code or 'error'}{f' in line {e.line}' if e.line else ''}: {e.message}"
+        for e in remote.errors[:5]
+    ]
+    return "the provider refused it: " + ("; ".join(said) or "no reason given")
+
+
+def _collect(batch: Batch, now: datetime) -> None:
+    if batch.state != BatchState.DOWNLOADING:
+        if not batch.output_file_id and not batch.error_file_id and _ends_unanswered(batch, now):
+            return
+        move(batch, "download", reason="its files are there", by=_COLLECTOR, now=now)
+    provider = connect(batch.lane.account)
+    for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+        _settle_file(batch, provider, file_id, now)
+    unanswered = _unanswered(batch)
+    if batch.provider_status.lower() == Status.COMPLETED and unanswered.exists():
+        if batch.missing_looks < _MISSING_LOOKS:
+            _look_again(batch, unanswered.count(), now)
+            return
+        _give_up_missing(batch, now)
+    with transaction.atomic():
+        _send_back_unanswered(batch, now)
+        settling.finish(batch, now, by=_COLLECTOR)
+    _forget_files(batch)
+
+
+def _ends_unanswered(batch: Batch, now: datetime) -> bool:
+    """Expired or cancelled without a single answer: its requests go on, the batch ends here."""
+    if batch.state == BatchState.COMPLETED:
+        return False
+    with transaction.atomic():
+        note(batch, next_attempt_at=None)
+        _send_back_unanswered(batch, now)
+    return True
+
+
+def _settle_file(batch: Batch, provider: Provider, file_id: str, now: datetime) -> None:
+    path = settling.answer_path(batch, file_id)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        provider.download(file_id, into=path)
+    for chunk in settling.chunks(provider.read_answers(path)):
+        with transaction.atomic():
+            note(batch, next_attempt_at=now + _COLLECT_LEASE)
+            ignored = settling.settle(batch, chunk, now)
+            if ignored:
+                note(batch, ignored_lines=batch.ignored_lines + ignored)
+
+
+def _unanswered(batch: Batch) -> Any:
+    return Request.objects.filter(batch=batch, state="processing")
+
+
+def _look_again(batch: Batch, missing: int, now: datetime) -> None:
+    """Answers are missing: fetch the files anew before believing it."""
+    _forget_files(batch)
+    note(
+        batch,
+        missing_looks=batch.missing_looks + 1,
+        next_attempt_at=now + _MISSING_PAUSE,
+        last_error=f"{missing:,} answers are missing in the provider's files; looking again",
+    )
+
+
+def _give_up_missing(batch: Batch, now: datetime) -> None:
+    missing = endings.end(
+        _unanswered(batch),
+        "fail",
+        code="missing_in_output",
+        message="the provider finished the batch without an answer to this request",
+        now=now,
+        by=_COLLECTOR,
+    )
+    logger.error("answers missing", extra={"batch": batch.key, "missing": missing})
+
+
+def _send_back_unanswered(batch: Batch, now: datetime) -> None:
+    """Requests that were never run: cancelled when someone asked for that, else sent again."""
+    unanswered = _unanswered(batch)
+    if batch.cancel_asked:
+        endings.end(
+            unanswered, "cancel", code="cancelled", message="its batch was cancelled",
+            now=now, by=_COLLECTOR,
+        )  # fmt: skip
+        return
+    settling.requeue_or_end(
+        unanswered, code=f"batch_{batch.provider_status.lower()}"[:100],
+        message=f"not run in batch {batch.key}", how="expire", now=now,
+    )  # fmt: skip
+
+
+def _forget_files(batch: Batch) -> None:
+    for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+        settling.answer_path(batch, file_id).unlink(missing_ok=True)

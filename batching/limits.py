@@ -1,0 +1,77 @@
+"""How much fits: into one line, one batch, one lane.
+
+The provider's own limits, narrowed by the account's, and the enqueued tokens that a lane may hold at
+the provider: the operator's figure for the lane, else for the account, else a table of models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from batching.models import Account, Lane
+from batching.providers.registry import limits_for
+
+# OpenAI's enqueued prompt tokens per model at the lowest tier, by longest prefix. A higher tier has
+# more: the operator sets the account's or the lane's figure.
+_ENQUEUED_TOKENS = {
+    "gpt-4o-mini": 2_000_000,
+    "gpt-4o": 90_000,
+    "gpt-4.1": 900_000,
+    "gpt-4.1-mini": 2_000_000,
+    "gpt-4.1-nano": 2_000_000,
+    "gpt-5": 1_500_000,
+    "gpt-5-mini": 5_000_000,
+    "gpt-5-nano": 2_000_000,
+    "o3": 90_000,
+    "text-embedding-3-": 3_000_000,
+    "omni-moderation": 2_000_000,
+}
+_ENQUEUED_TOKENS_ELSE = 250_000
+_LINE_OVERHEAD = 96
+"""Bytes of an input line around its endpoint and body, rounded up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchLimits:
+    """What one batch of a lane may hold."""
+
+    max_requests: int
+    max_bytes: int
+    max_tokens: int
+    max_line_bytes: int
+    endpoints: frozenset[str]
+
+
+def batch_limits(lane: Lane) -> BatchLimits:
+    """Return the limits of one batch of ``lane``."""
+    account = lane.account
+    provider = limits_for(account.kind)
+    return BatchLimits(
+        max_requests=min(provider.max_requests, account.max_requests or provider.max_requests),
+        max_bytes=min(provider.max_bytes, account.max_bytes or provider.max_bytes),
+        max_tokens=token_limit(lane),
+        max_line_bytes=provider.max_line_bytes,
+        endpoints=provider.endpoints,
+    )
+
+
+def token_limit(lane: Lane) -> int:
+    """Return how many tokens this lane may have enqueued at its provider."""
+    return lane.token_limit or lane.account.token_limit or model_token_limit(lane.model)
+
+
+def model_token_limit(model: str) -> int:
+    """Return the table's figure for a model, by its longest known prefix."""
+    name = model.lower()
+    known = [prefix for prefix in _ENQUEUED_TOKENS if name.startswith(prefix)]
+    return _ENQUEUED_TOKENS[max(known, key=len)] if known else _ENQUEUED_TOKENS_ELSE
+
+
+def line_bytes(endpoint: str, body: bytes) -> int:
+    """Return the size of a request's line in an input file, rounded up by a few bytes."""
+    return len(body) + len(endpoint) + _LINE_OVERHEAD
+
+
+def account_serves(account: Account, endpoint: str) -> bool:
+    """Tell whether the account's provider takes this endpoint in batches."""
+    return endpoint in limits_for(account.kind).endpoints

@@ -1,0 +1,168 @@
+"""Pending requests go into the building batch of their lane, and the batch is sealed.
+
+Set-based: one statement takes as many requests, in order of priority and age, as fit by count, bytes
+and tokens. A batch is sealed when the next request does not fit, when its earliest ``seal_by`` has
+come, or when someone asks (steering). Called by the clock; intake never waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Count, Exists, Min, OuterRef, Sum
+
+from batching import endings
+from batching.lifecycle import CLOCK, Actor, BatchState, log_first_state, move
+from batching.limits import BatchLimits, batch_limits
+from batching.models import Batch, Lane, Request
+
+logger = logging.getLogger(__name__)
+
+_PACKER = Actor(name="packing")
+
+
+def pack(now: datetime) -> int:
+    """Put every unpacked request into a batch and seal what is full or old; return batches sealed."""
+    waiting = Request.objects.unpacked().filter(lane=OuterRef("pk"))
+    lanes = Lane.objects.filter(Exists(waiting)).select_related("account")
+    sealed = sum(_pack_lane(lane, now) for lane in lanes)
+    return sealed + _seal_old(now)
+
+
+def _pack_lane(lane: Lane, now: datetime) -> int:
+    sealed = 0
+    while _fill_building(lane, now):
+        sealed += 1
+    return sealed
+
+
+def _fill_building(lane: Lane, now: datetime) -> bool:
+    """Fill the lane's building batch; True when it was sealed and more requests wait."""
+    with transaction.atomic():
+        batch = _building(lane, now)
+        limits = batch_limits(lane)
+        taken = _take(batch, limits)
+        recount(batch)
+        more = Request.objects.unpacked().filter(lane=lane).exists()
+        if batch.request_count == 0:
+            return more and _drop_misfit(lane, now)
+        if more or batch.request_count >= limits.max_requests:
+            reason = _full(batch, limits)
+            move(batch, "seal", reason=reason, by=_PACKER, now=now, next_attempt_at=now)
+            return more
+    if taken:
+        logger.info("requests packed", extra={"batch": batch.key, "requests": taken})
+    return False
+
+
+def _building(lane: Lane, now: datetime) -> Batch:
+    """Return the lane's building batch, locked; a new one when there is none. Call inside atomic."""
+    open_ones = Batch.objects.select_for_update().filter(lane=lane, state=BatchState.BUILDING)
+    batch = open_ones.first()
+    if batch is not None:
+        return batch
+    try:
+        with transaction.atomic():
+            batch = Batch.objects.create(lane=lane, created_at=now, next_attempt_at=None)
+            born = f"SELECT id, state FROM {Batch._meta.db_table} WHERE id = %s"  # noqa: S608
+            log_first_state(born, [batch.pk], model=Batch, by=_PACKER, reason="opened", now=now)
+            return batch
+    except IntegrityError:
+        return open_ones.get()
+
+
+_TAKE = """
+    WITH candidate AS (
+        SELECT id, priority, size_bytes, token_estimate FROM {request}
+        WHERE lane_id = %s AND state = 'pending' AND batch_id IS NULL
+        ORDER BY priority DESC, id LIMIT %s {lock}
+    ), running AS (
+        SELECT id,
+            SUM(size_bytes) OVER so_far AS bytes,
+            SUM(token_estimate) OVER so_far AS tokens
+        FROM candidate
+        WINDOW so_far AS (ORDER BY priority DESC, id ROWS UNBOUNDED PRECEDING)
+    )
+    UPDATE {request} SET batch_id = %s
+    WHERE id IN (SELECT id FROM running WHERE bytes <= %s AND tokens <= %s)
+"""
+
+
+def _take(batch: Batch, limits: BatchLimits) -> int:
+    """Take what fits into the batch, in one statement; return how many requests."""
+    room = limits.max_requests - batch.request_count
+    if room <= 0:
+        return 0
+    lock = "FOR UPDATE" if connection.vendor == "postgresql" else ""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _TAKE.format(request=Request._meta.db_table, lock=lock),
+            [
+                batch.lane_id,
+                room,
+                batch.pk,
+                limits.max_bytes - batch.size_bytes,
+                limits.max_tokens - batch.token_estimate,
+            ],
+        )
+        return int(cursor.rowcount)
+
+
+def recount(batch: Batch) -> None:
+    """Count what the batch holds from its pending requests, and save it."""
+    held = batch.requests.filter(state="pending").aggregate(
+        count=Count("pk"),
+        size=Sum("size_bytes", default=0),
+        tokens=Sum("token_estimate", default=0),
+        first=Min("seal_by"),
+    )
+    batch.request_count, batch.size_bytes = held["count"], held["size"]
+    batch.token_estimate, batch.seal_by = held["tokens"], held["first"]
+    batch.save(update_fields=["request_count", "size_bytes", "token_estimate", "seal_by"])
+
+
+def _full(batch: Batch, limits: BatchLimits) -> str:
+    if batch.request_count >= limits.max_requests:
+        return f"full: {batch.request_count:,} requests"
+    return (
+        f"full: the next request does not fit beside {batch.size_bytes:,} of {limits.max_bytes:,}"
+        f" bytes, {batch.token_estimate:,} of {limits.max_tokens:,} tokens"
+    )
+
+
+def _drop_misfit(lane: Lane, now: datetime) -> bool:
+    """Fail the request at the head of a lane that fits no batch any more (a limit was lowered)."""
+    first = Request.objects.unpacked().filter(lane=lane).order_by("-priority", "pk")[:1]
+    message = "larger than any batch of its lane may be, since the lane's limits were lowered"
+    return bool(
+        endings.end(
+            Request.objects.filter(pk__in=list(first.values_list("pk", flat=True))),
+            "fail",
+            code="too_large",
+            message=message,
+            now=now,
+            by=_PACKER,
+        )
+    )
+
+
+def _seal_old(now: datetime) -> int:
+    old = Batch.objects.filter(state=BatchState.BUILDING, seal_by__lte=now)
+    return sum(seal(pk, reason="old enough", now=now) for pk in old.values_list("pk", flat=True))
+
+
+def seal(batch_id: int, *, reason: str, now: datetime, by: Actor = CLOCK) -> bool:
+    """Seal one building batch; an empty one is dropped. False when it is no longer building."""
+    with transaction.atomic():
+        batch = Batch.objects.select_for_update().filter(pk=batch_id, state="building").first()
+        if batch is None:
+            return False
+        recount(batch)
+        if batch.request_count == 0:
+            move(batch, "cancel", reason="no request left in it", by=by, now=now)
+            return False
+        move(batch, "seal", reason=reason, by=by, now=now, next_attempt_at=now)
+    logger.info("batch sealed", extra={"batch": batch.key, "requests": batch.request_count})
+    return True

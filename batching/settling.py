@@ -1,0 +1,201 @@
+"""Answer lines become the ends of their requests, a chunk at a time, in sets.
+
+A line belongs to the open request of this batch whose key it carries; any other line changes
+nothing, so the same file may be read twice. Called by collection, inside its transactions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import connection, models
+from django.db.models import Count, Q
+from django.db.models.expressions import RawSQL
+
+from batching import endings
+from batching.lifecycle import Actor, RequestState, move
+from batching.models import Answer, Batch, Request
+from batching.providers.base import AnswerLine, Kind
+from batching.staging import BYTES, INTEGER, TEXT, sql_value, stage
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 5
+"""How often a request is sent before a retryable end becomes its end."""
+_CHUNK_LINES, _CHUNK_BYTES = 5_000, 32 * 1024 * 1024
+_SETTLER = Actor(name="collection")
+_STAGED = {
+    "key": TEXT,
+    "verdict": TEXT,
+    "status_code": INTEGER,
+    "error_code": TEXT,
+    "error_message": TEXT,
+    "input_tokens": INTEGER,
+    "cached_tokens": INTEGER,
+    "output_tokens": INTEGER,
+    "reasoning_tokens": INTEGER,
+    "line": BYTES,
+}
+_GOOD, _BAD, _AGAIN = "good", "bad", "again"
+
+
+def answer_path(batch: Batch, file_id: str) -> Path:
+    """Return where a downloaded answer file is kept until it is settled."""
+    kind = "output" if file_id == batch.output_file_id else "error"
+    return Path(settings.DATA_DIR) / "answers" / f"{batch.key}-{kind}.jsonl"
+
+
+def chunks(lines: Iterable[AnswerLine]) -> Iterator[list[AnswerLine]]:
+    """Cut a file's lines into chunks, bounded by count and by bytes."""
+    chunk: list[AnswerLine] = []
+    size = 0
+    for line in lines:
+        chunk.append(line)
+        size += len(line.raw)
+        if len(chunk) >= _CHUNK_LINES or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def settle(batch: Batch, lines: list[AnswerLine], now: datetime) -> int:
+    """Settle the requests that these lines answer; return how many lines belong to no request.
+
+    Call inside atomic. The first line of a request wins; a request that is settled stays as it is.
+    """
+    stage("answer_line", _STAGED, _staged(lines))
+    unknown = sum(line.kind is Kind.MALFORMED for line in lines) + _unknown_keys()
+    _store_answers(batch, now)
+    _note_errors(batch)
+    endings.answered(_answered_by(batch, _GOOD), reason="answered", now=now)
+    _fail(batch, now)
+    requeue_or_end(_answered_by(batch, _AGAIN), code="", message="", how="fail", now=now)
+    if unknown:
+        logger.warning("lines of no request", extra={"batch": batch.key, "lines": unknown})
+    return unknown
+
+
+def _staged(lines: list[AnswerLine]) -> Iterator[tuple[Any, ...]]:
+    seen = set()
+    for line in lines:
+        if line.custom_id is None or line.custom_id in seen or "\x00" in line.custom_id:
+            continue
+        seen.add(line.custom_id)
+        usage = line.usage
+        yield (
+            line.custom_id,
+            _verdict(line),
+            line.status_code,
+            _plain(line.error_code)[:100],
+            _plain(line.error_message)[:500],
+            usage.input_tokens if usage else None,
+            usage.cached_tokens if usage else None,
+            usage.output_tokens if usage else None,
+            usage.reasoning_tokens if usage else None,
+            line.raw,
+        )
+
+
+def _verdict(line: AnswerLine) -> str:
+    if line.kind is Kind.SUCCEEDED:
+        return _GOOD
+    return _AGAIN if line.is_retryable else _BAD
+
+
+def _plain(text: str) -> str:
+    """Return a provider's words as every database takes them: without NUL and lone surrogates."""
+    return text.replace("\x00", "").encode(errors="replace").decode()
+
+
+def _unknown_keys() -> int:
+    request = Request._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT COUNT(*) FROM answer_line s WHERE NOT EXISTS"  # noqa: S608
+            f" (SELECT 1 FROM {request} r WHERE r.key = s.key)"
+        )
+        return int(cursor.fetchone()[0])
+
+
+def _store_answers(batch: Batch, now: datetime) -> None:
+    answer, request = Answer._meta.db_table, Request._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {answer} (request_id, attempt, batch_id, status_code, line, input_tokens,"  # noqa: S608
+            " cached_tokens, output_tokens, reasoning_tokens, received_at)"
+            " SELECT r.id, r.attempt, r.batch_id, s.status_code, s.line, s.input_tokens,"
+            " s.cached_tokens, s.output_tokens, s.reasoning_tokens, %s"
+            f" FROM answer_line s JOIN {request} r ON r.key = s.key"
+            " WHERE r.batch_id = %s AND r.state = 'processing'"
+            " ON CONFLICT (request_id, attempt) DO NOTHING",
+            [sql_value(now), batch.pk],
+        )
+
+
+def _note_errors(batch: Batch) -> None:
+    """Copy the error of each failed line to its request, where lists show and group it."""
+    request = Request._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {request} SET error_code = s.error_code, error_message = s.error_message"  # noqa: S608
+            f" FROM answer_line s WHERE s.key = {request}.key AND s.verdict <> 'good'"
+            f" AND {request}.batch_id = %s AND {request}.state = 'processing'",
+            [batch.pk],
+        )
+
+
+def _answered_by(batch: Batch, verdict: str) -> models.QuerySet[Request]:
+    """Return the open requests of the batch whose staged line has this verdict."""
+    keys = RawSQL("SELECT key FROM answer_line WHERE verdict = %s", [verdict])
+    return Request.objects.filter(batch=batch, state="processing", key__in=keys)
+
+
+def _fail(batch: Batch, now: datetime) -> None:
+    endings.end_as_noted(
+        _answered_by(batch, _BAD), reason="the provider answered with an error", now=now
+    )
+
+
+def requeue_or_end(
+    rows: models.QuerySet[Request], *, code: str, message: str, how: str, now: datetime
+) -> None:
+    """Send unanswered requests again while they have attempts left; end the others with ``how``.
+
+    With an empty ``code`` the error that is noted on each request stays.
+    """
+    spent = rows.filter(attempt__gte=MAX_ATTEMPTS)
+    if code:
+        endings.end(spent, how, code=code, message=message, now=now, by=_SETTLER)
+    else:
+        endings.end_as_noted(spent, reason=f"no good answer in {MAX_ATTEMPTS} attempts", now=now)
+    why = message or "the provider's error may pass"
+    endings.requeue(rows.filter(attempt__lt=MAX_ATTEMPTS), reason=why, now=now, by=_SETTLER)
+
+
+def finish(batch: Batch, now: datetime, *, by: Actor) -> None:
+    """Every request of the batch is settled: results go out, or the batch failed as a whole."""
+    counts = batch.requests.aggregate(
+        all=Count("pk"), bad=Count("pk", filter=Q(state=RequestState.FAILED))
+    )
+    if counts["all"] and counts["bad"] == counts["all"]:
+        move(
+            batch,
+            "fail",
+            reason="all requests in batch failed",
+            by=by,
+            now=now,
+            last_error="All requests in batch failed",
+            failed_count=counts["bad"],
+            answered_count=0,
+            next_attempt_at=None,
+        )
+        return
+    reason = f"{counts['all'] - counts['bad']:,} answered, {counts['bad']:,} failed"
+    move(batch, "settled", reason=reason, by=by, now=now, tries=0, last_error="")
+    move(batch, "deliver", reason="results are due", by=by, now=now, next_attempt_at=now)

@@ -1,0 +1,81 @@
+"""Many rows on their way into sets: a temporary table that one SQL statement then reads.
+
+COPY on PostgreSQL, executemany on SQLite: the one place where bulk loading knows its database. Used
+by intake (lines), collection (answers) and dispatch (attempts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from django.db import connections
+
+TEXT, BYTES, INTEGER, TIME, TRUTH, REAL = "text", "bytes", "integer", "time", "truth", "real"
+"""Column types of a staging table."""
+
+_SQL_TYPES = {
+    "postgresql": {
+        TEXT: "text",
+        BYTES: "bytea",
+        INTEGER: "bigint",
+        TIME: "timestamptz",
+        TRUTH: "boolean",
+        REAL: "double precision",
+    },
+    "sqlite": {
+        TEXT: "text",
+        BYTES: "blob",
+        INTEGER: "integer",
+        TIME: "datetime",
+        TRUTH: "bool",
+        REAL: "real",
+    },
+}
+
+
+def stage(
+    name: str,
+    columns: Mapping[str, str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    using: str = "default",
+) -> None:
+    """Fill the temporary table ``name`` with ``rows``, in place of what it held.
+
+    Call inside atomic: the table lives as long as the connection, its rows no longer than the
+    transaction or the next filling. Names and types are ours, never a client's.
+    """
+    connection = connections[using]
+    types = _SQL_TYPES[connection.vendor]
+    declared = ", ".join(f"{column} {types[kind]}" for column, kind in columns.items())
+    is_postgres = connection.vendor == "postgresql"
+    with connection.cursor() as cursor:
+        lifetime = " ON COMMIT DELETE ROWS" if is_postgres else ""
+        cursor.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({declared}){lifetime}")
+        cursor.execute(f"DELETE FROM {name}")  # noqa: S608  # our own name
+        if is_postgres:
+            _copy(cursor, f"COPY {name} ({', '.join(columns)}) FROM STDIN", rows)
+        else:
+            marks = ", ".join(["%s"] * len(columns))
+            insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
+            cursor.executemany(insert, (_adapted(connection, row) for row in rows))
+
+
+def _copy(cursor: Any, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+    with cursor.copy(sql) as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+def _adapted(connection: Any, row: Sequence[Any]) -> list[Any]:
+    adapt = connection.ops.adapt_datetimefield_value
+    return [adapt(value) if isinstance(value, datetime) else value for value in row]
+
+
+def sql_value(value: Any, *, using: str = "default") -> Any:
+    """Return ``value`` as a parameter for raw SQL: SQLite keeps times as UTC text."""
+    if isinstance(value, datetime):
+        return connections[using].ops.adapt_datetimefield_value(value)
+    return value

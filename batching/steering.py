@@ -1,0 +1,214 @@
+"""What a person may do to a batch or a request: seal, cancel, restart, retry, delete.
+
+The API and the admin call these functions and nothing below them. Each does one thing to one row,
+logs who and why, and raises Refused with a plain reason when the row's state does not allow it.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from django.db import transaction
+
+from batching import endings, packing
+from batching.gateway import connect
+from batching.lifecycle import BATCH_ENDS, Actor, BatchState, RequestState, Stale, arrow, move
+from batching.models import Batch, Request
+from batching.providers.base import NotFound, ProviderError
+
+logger = logging.getLogger(__name__)
+
+
+class Refused(Exception):
+    """It can't be done to this row now. ``code`` is for programs, ``detail`` for people."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code, self.detail = code, detail
+
+
+def _require(row: Batch | Request, transition: str, verb: str) -> None:
+    sources = arrow(type(row), transition).sources
+    if row.state not in sources:
+        code = "invalid_batch_state" if isinstance(row, Batch) else "invalid_state"
+        noun = "batch" if isinstance(row, Batch) else "request"
+        raise Refused(code, f"a {noun} that is {row.state} can't be {verb}")
+
+
+def seal(batch: Batch, *, by: Actor, reason: str, now: datetime) -> Batch:
+    """Send a building batch on its way as it is. Refused when it is empty or no longer building."""
+    _require(batch, "seal", "sealed")
+    if not batch.requests.filter(state=RequestState.PENDING).exists():
+        raise Refused("empty_batch", "the batch has no requests")
+    if not packing.seal(batch.pk, reason=reason or "asked for", now=now, by=by):
+        raise Refused("invalid_batch_state", "the batch is no longer building")
+    batch.refresh_from_db()
+    return batch
+
+
+def cancel_batch(batch: Batch, *, by: Actor, reason: str, now: datetime) -> Batch:
+    """Stop a batch. While the provider holds it, the provider is asked and finished answers are kept.
+
+    Refused when nothing is left to stop, or when the provider says no (nothing changes then).
+    """
+    reason = reason or "cancelled"
+    if batch.state in arrow(Batch, "cancel").sources:
+        with transaction.atomic():
+            _moved(batch, "cancel", by=by, reason=reason, now=now, next_attempt_at=None,
+                   cancel_asked=True)  # fmt: skip
+            _cancel_requests(batch, by, reason, now)
+        return batch
+    _require(batch, "ask_to_cancel", "cancelled")
+    if batch.provider_batch_id and not _provider_cancels(batch):
+        with transaction.atomic():
+            _moved(batch, "ask_to_cancel", by=by, reason=reason, now=now, cancel_asked=True)
+            _moved(batch, "cancelled_by_provider", by=by, reason="unknown to the provider", now=now,
+                   next_attempt_at=None)  # fmt: skip
+            _cancel_requests(batch, by, reason, now)
+        return batch
+    due = {"next_attempt_at": now} if batch.provider_batch_id else {}
+    return _moved(batch, "ask_to_cancel", by=by, reason=reason, now=now, cancel_asked=True, **due)
+
+
+def _provider_cancels(batch: Batch) -> bool:
+    """Ask the provider to stop it; False when it does not know the batch. Raises Refused."""
+    try:
+        connect(batch.lane.account).cancel(batch.provider_batch_id)
+    except NotFound:
+        return False
+    except ProviderError as error:
+        raise Refused("provider_refused", f"the provider did not cancel it: {error}") from error
+    return True
+
+
+def _cancel_requests(batch: Batch, by: Actor, reason: str, now: datetime) -> None:
+    rows = Request.objects.filter(batch=batch).undecided()
+    endings.end(rows, "cancel", code="cancelled", message=reason, now=now, by=by)
+
+
+def _moved(batch: Batch, transition: str, **how: object) -> Batch:
+    try:
+        return move(batch, transition, **how)  # type: ignore[arg-type]  # the keywords of move
+    except Stale as error:
+        batch.refresh_from_db()
+        raise Refused("invalid_batch_state", f"the batch is {batch.state} by now") from error
+
+
+def restart_batch(batch: Batch, *, by: Actor, reason: str, now: datetime) -> Batch:
+    """Send what a failed batch left unfinished again, with a new file; finished answers stay."""
+    _require(batch, "restart", "restarted")
+    reason = reason or "restarted"
+    unfinished = Request.objects.filter(batch=batch, state=RequestState.FAILED)
+    with transaction.atomic():
+        again = endings.requeue(unfinished, reason=reason, now=now, by=by, keep_batch=True)
+        if not again:
+            raise Refused("nothing_to_do", "no request of the batch is unfinished")
+        _moved(
+            batch,
+            "restart",
+            by=by,
+            reason=reason,
+            now=now,
+            next_attempt_at=now,
+            tries=0,
+            token_limit_tries=0,
+            missing_looks=0,
+            last_error="",
+            wait_reason="",
+            waiting_since=None,
+            input_sha256="",
+            input_file_id="",
+            upload_started_at=None,
+            provider_batch_id="",
+            provider_status="",
+            provider_total=None,
+            provider_completed=None,
+            provider_failed=None,
+            output_file_id="",
+            error_file_id="",
+            answered_count=None,
+            failed_count=None,
+        )
+        packing.recount(batch)
+    return batch
+
+
+def delete_batch(batch: Batch, *, by: Actor, reason: str, now: datetime) -> None:
+    """Delete an ended batch with its requests, and its files at the provider as far as they go.
+
+    Refused while it is under way, and while results of it are still to be delivered.
+    """
+    if batch.state not in BATCH_ENDS or batch.next_attempt_at is not None:
+        raise Refused("invalid_batch_state", f"a batch that is {batch.state} can't be deleted")
+    if batch.requests.filter(due_at__isnull=False).exists():
+        raise Refused("undelivered", "results of this batch are still to be delivered")
+    _delete_files(batch)
+    with transaction.atomic():
+        batch.requests.all().delete()
+        key = batch.key
+        batch.delete()
+    logger.info("batch deleted", extra={"batch": key, "by": by.name, "reason": reason})
+
+
+def _delete_files(batch: Batch) -> None:
+    """Best effort: a file left behind at the provider costs nothing and expires."""
+    try:
+        provider = connect(batch.lane.account)
+        for file_id in filter(
+            None, (batch.input_file_id, batch.output_file_id, batch.error_file_id)
+        ):
+            provider.delete_file(file_id)
+    except ProviderError as error:
+        facts = {"batch": batch.key, "error": str(error)[:200]}
+        logger.warning("provider files not deleted", extra=facts)
+
+
+def cancel_request(request: Request, *, by: Actor, reason: str, now: datetime) -> Request:
+    """Take a request back before it is sent. Its client is told like of any other end.
+
+    Refused once the provider has it (cancel the batch then), and once it has ended.
+    """
+    waiting = (BatchState.BUILDING, BatchState.UPLOADING)
+    if request.state != RequestState.PENDING or (
+        request.batch is not None and request.batch.state not in waiting
+    ):
+        raise Refused("invalid_state", f"a request that is {request.state} can't be taken back")
+    _one(
+        endings.end(
+            Request.objects.filter(pk=request.pk, state=RequestState.PENDING),
+            "cancel",
+            code="cancelled",
+            message=reason or "cancelled",
+            now=now,
+            by=by,
+        ),
+        request,
+    )
+    return request
+
+
+def retry_request(request: Request, *, by: Actor, reason: str, now: datetime) -> Request:
+    """Send a request that ended badly again, as its next attempt in another batch."""
+    if request.state not in (RequestState.FAILED, RequestState.EXPIRED, RequestState.CANCELLED):
+        raise Refused("invalid_state", f"a request that is {request.state} can't be retried")
+    rows = Request.objects.filter(pk=request.pk)
+    _one(endings.requeue(rows, reason=reason or "retried", now=now, by=by), request)
+    return request
+
+
+def _one(moved: int, request: Request) -> None:
+    request.refresh_from_db()
+    if not moved:
+        raise Refused("invalid_state", f"the request is {request.state} by now")
+
+
+__all__ = [
+    "Refused",
+    "cancel_batch",
+    "cancel_request",
+    "delete_batch",
+    "restart_batch",
+    "retry_request",
+    "seal",
+]
