@@ -1,0 +1,114 @@
+"""/v1/batches: create, list, retrieve, cancel.
+
+Handlers only. A batch is created at once, whatever its file holds: validation comes later, in
+engine.py, as OpenAI does it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from sandbox import checks, lifecycle
+from sandbox.engine import Engine
+from sandbox.errors import ApiError
+from sandbox.faults import ListLag
+from sandbox.lines import peek_model
+from sandbox.objects import Batch, batch_object, list_object
+from sandbox.replies import ENGINE, reply
+from sandbox.rules import Subject
+from sandbox.store import new_batch_id
+
+
+async def create(request: web.Request) -> web.Response:
+    """``POST /v1/batches``."""
+    engine = request.app[ENGINE]
+    body = await checks.json_body(request)
+    checks.batch_parameters(body)
+    batch = _new(engine, body)
+    engine.store.add_batch(batch)
+    engine.wake()
+    return reply(_show(engine, batch))
+
+
+async def index(request: web.Request) -> web.Response:
+    """``GET /v1/batches``: newest first."""
+    engine = request.app[ENGINE]
+    limit = checks.limit(request, default=20, most=100)
+    after = request.query.get("after")
+    if after is not None and engine.store.batch(after) is None:
+        raise ApiError(404, f"No batch found with id '{after}'.", param="after")
+    page = engine.store.batch_page(engine.clock.now(), after=after, limit=limit + 1)
+    shown = [_show(engine, batch) for batch in page[:limit]]
+    return reply(list_object(shown, has_more=len(page) > limit))
+
+
+async def retrieve(request: web.Request) -> web.Response:
+    """``GET /v1/batches/{id}``."""
+    return reply(_show(request.app[ENGINE], find(request)))
+
+
+async def cancel(request: web.Request) -> web.Response:
+    """``POST /v1/batches/{id}/cancel``: once more changes nothing."""
+    engine = request.app[ENGINE]
+    batch = find(request)
+    while not batch.is_final and batch.status != "cancelling":
+        durations = engine.book(batch.generation).scenario.durations
+        own = lifecycle.durations_for(durations, engine.faults(batch))
+        lifecycle.cancel(batch, engine.clock.now(), own)
+        if engine.store.save(batch):
+            engine.wake()
+            return reply(_show(engine, batch))
+        batch = find(request)  # its next stage began in between: look again
+    if batch.is_final:
+        raise ApiError(400, f"Cannot cancel a batch with status '{batch.status}'.")
+    return reply(_show(engine, batch))
+
+
+def find(request: web.Request) -> Batch:
+    """Return the batch that a call is about; raise ApiError when there is none."""
+    batch_id = request.match_info["batch_id"]
+    batch = request.app[ENGINE].store.batch(batch_id)
+    if batch is None:
+        raise ApiError(404, f"No batch found with id '{batch_id}'.")
+    return batch
+
+
+def _new(engine: Engine, body: dict[str, Any]) -> Batch:
+    now, book = engine.clock.now(), engine.book()
+    metadata = checks.metadata(body.get("metadata"))
+    subject = Subject(
+        endpoint=body["endpoint"],
+        metadata=metadata,
+        model=peek_model(engine.store.path(_safe(body["input_file_id"]))),
+    )
+    tally = engine.store.tally()
+    drawn = book.draw_batch_faults(subject, tally)
+    engine.store.save_tally(tally)
+    faults = book.batch_faults(drawn)
+    lag = next((fault.seconds for fault in faults if isinstance(fault, ListLag)), 0.0)
+    durations = lifecycle.durations_for(book.scenario.durations, faults)
+    return Batch(
+        id=new_batch_id(),
+        endpoint=body["endpoint"],
+        input_file_id=body["input_file_id"],
+        completion_window=body["completion_window"],
+        metadata=metadata,
+        output_expires_after_s=checks.output_kept_s(body.get("output_expires_after")),
+        generation=book.generation,
+        drawn=drawn,
+        created_at=now,
+        listed_at=now + lag,
+        due_at=now + durations.validating_s,
+        expires_at=now + lifecycle.WINDOW_S,
+    )
+
+
+def _show(engine: Engine, batch: Batch) -> dict[str, Any]:
+    return batch_object(batch, engine.faults(batch), engine.clock.now())
+
+
+def _safe(file_id: str) -> str:
+    """Return an id that can be no other path than a file's."""
+    return file_id.replace("/", "_").replace("\0", "_") or "_"

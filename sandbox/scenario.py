@@ -1,0 +1,115 @@
+"""The scenario: how the sandbox behaves, read from JSON.
+
+A scenario says how long the stages of a batch take, what the provider's limits are, and which
+faults (faults.py) strike what. It is given at the start, over ``/sandbox/scenario``, or taken from
+the ready-made ones beside this file. This file only reads and checks it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from sandbox.faults import AnyRule, BatchRule, CallRule, LineRule, Match, Rule
+
+READY_MADE = Path(__file__).with_name("scenarios")
+
+
+class Durations(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How long each stage of a batch takes, in seconds of the sandbox's clock."""
+
+    validating_s: float = 0.3
+    in_progress_s: float = 0.4
+    finalizing_s: float = 0.3
+    cancelling_s: float = 0.3
+
+
+class Limits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The provider's limits."""
+
+    lines: int = 50_000
+    file_bytes: int = 209_715_200
+    enqueued_tokens: dict[str, int] = {}
+    """By model (``*`` allowed): batches beyond it fail with token_limit_exceeded."""
+
+
+class Scenario(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """A whole scenario."""
+
+    description: str = ""
+    durations: Durations = Durations()
+    limits: Limits = Limits()
+    unknown_models: list[str] = []
+    """Models (``*`` allowed) that do not exist here."""
+    rules: list[AnyRule] = []
+
+
+class ScenarioError(ValueError):
+    """The scenario can't be used; the message says where and why."""
+
+
+_COMMON = {"model", "endpoint", "metadata", "nth", "every"}
+_MEMBERS: dict[type[Rule], set[str]] = {
+    CallRule: _COMMON | {"route", "body"},
+    BatchRule: _COMMON,
+    LineRule: _COMMON | {"custom_id", "body", "line"},
+}
+
+
+def parse(text: bytes) -> Scenario:
+    """Read a scenario from JSON; raise ScenarioError when any part of it makes no sense."""
+    try:
+        scenario = msgspec.json.decode(text, type=Scenario)
+    except msgspec.DecodeError as error:
+        raise ScenarioError(str(error)) from error
+    for number, rule in enumerate(scenario.rules):
+        _check(rule, f"$.rules[{number}]")
+    return scenario
+
+
+def load(name: str | Path) -> Scenario:
+    """Read a scenario from a file, or a ready-made one by its bare name."""
+    path = Path(name)
+    ready = READY_MADE / f"{name}.json"
+    if not path.exists() and path.name == str(name) and ready.exists():
+        path = ready
+    try:
+        return parse(path.read_bytes())
+    except OSError as error:
+        raise ScenarioError(f"can't read scenario {name}: {error.strerror}") from error
+    except ScenarioError as error:
+        raise ScenarioError(f"scenario {name}: {error}") from error
+
+
+def ready_made() -> list[str]:
+    """Return the names of the scenarios that come with the sandbox."""
+    return sorted(path.stem for path in READY_MADE.glob("*.json"))
+
+
+def dump(scenario: Scenario) -> bytes:
+    """Return the scenario as JSON, defaults included."""
+    return msgspec.json.encode(scenario)
+
+
+def _check(rule: Rule, where: str) -> None:
+    family = next(kind for kind in _MEMBERS if isinstance(rule, kind))
+    given = {name for name in Match.__struct_fields__ if getattr(rule.match, name) is not None}
+    if strange := sorted(given - _MEMBERS[family]):
+        fault = rule.__struct_config__.tag
+        raise ScenarioError(f"`{fault}` can't match on `{strange[0]}` - at `{where}.match`")
+    for name in ("custom_id", "body"):
+        try:
+            re.compile(getattr(rule.match, name) or "")
+        except re.error as error:
+            raise ScenarioError(f"not a pattern: {error} - at `{where}.match.{name}`") from error
+    numbers = [rule.match.every, *_as_list(rule.match.nth), *_as_list(rule.match.line)]
+    if any(number is not None and number < 1 for number in numbers):
+        raise ScenarioError(f"`nth`, `every` and `line` count from 1 - at `{where}.match`")
+
+
+def _as_list(value: int | list[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, int) else value
