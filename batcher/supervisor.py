@@ -70,10 +70,10 @@ class Supervisor:
         `when_started` is asked again and again until it returns True, and then no more; it is where the
         caller looks whether everything answers, and greets.
         """
-        before = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        }
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup we stay
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             self._start_all()
             self._watch(when_started)

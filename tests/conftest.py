@@ -45,11 +45,9 @@ def _missing(reason: str) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Turn any skip into a failure where every service must be there."""
+    """Turn a skipped service test into a failure where every service must be there."""
     report = yield
-    if REQUIRE_SERVICES and report.skipped and not hasattr(report, "wasxfail"):
+    if REQUIRE_SERVICES and report.skipped and item.get_closest_marker("service"):
         report.outcome = "failed"
-        report.longrepr = (
-            f"skipped, but BATCHER_REQUIRE_SERVICES=1 allows no skip: {report.longrepr}"
-        )
+        report.longrepr = f"skipped, but BATCHER_REQUIRE_SERVICES=1: {report.longrepr}"
     return report
