@@ -61,18 +61,22 @@ clean: ## remove the virtual environment and caches; data stays
 
 .venv/dev.stamp: uv.lock $(UV)
 	@echo "batcher: installing what tests and checks need" >&2
-	@$(UV) sync --quiet --frozen --python $(PY)
+	@$(call SYNC,)
 	@touch .venv/runtime.stamp .venv/dev.stamp
 
 .venv/runtime.stamp: uv.lock $(UV)
 	@echo "batcher: installing what it needs to run" >&2
-	@$(UV) sync --quiet --frozen --no-dev --inexact --python $(PY)
+	@$(call SYNC,--no-dev --inexact)
 	@touch .venv/runtime.stamp
 
 $(UV):
 	@test -x $(PY) || $(FIND_PYTHON) -m venv .venv
 	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null
 	@$(PY) -m pip install --quiet --disable-pip-version-check --target .venv/uv-$(UV_VERSION) "uv==$(UV_VERSION)"
+
+# uv brings its own certificates; where a company's proxy signs, those of the system are the right ones.
+SYNC = $(UV) sync --quiet --frozen --python $(PY) $(1) 2>/dev/null || \
+	$(UV) sync --quiet --frozen --python $(PY) $(1) --system-certs
 
 # The newest Python that is here, works, and can make a virtual environment.
 define FIND_PYTHON
