@@ -9,14 +9,12 @@ dropped, for the next one finds the same due work.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-
-if TYPE_CHECKING:
-    from datetime import timedelta
 
 OURS = "batcher: "
 """How the names of our rows begin; rows that an operator made himself begin otherwise and are left alone."""
@@ -47,9 +45,71 @@ class Periodic:
     """What would stop if this did not run."""
 
 
-PERIODIC: tuple[Periodic, ...] = ()
+PERIODIC: tuple[Periodic, ...] = (
+    Periodic(
+        name="pack",
+        task="batching.tasks.pack",
+        every=timedelta(seconds=2),
+        description="Puts pending requests into batches, and seals those that are full or old.",
+    ),
+    Periodic(
+        name="upload",
+        task="batching.tasks.upload",
+        every=timedelta(seconds=5),
+        queue=WorkQueue.UPLOADS,
+        description="Uploads the files of sealed batches.",
+    ),
+    Periodic(
+        name="submit",
+        task="batching.tasks.submit",
+        every=timedelta(seconds=5),
+        queue=WorkQueue.UPLOADS,
+        description="Creates provider batches as far as their lanes have room.",
+    ),
+    Periodic(
+        name="adopt",
+        task="batching.tasks.adopt",
+        every=timedelta(seconds=15),
+        queue=WorkQueue.UPLOADS,
+        description="Looks for batches whose creation at the provider is in doubt.",
+    ),
+    Periodic(
+        name="poll",
+        task="batching.tasks.poll",
+        every=timedelta(seconds=2),
+        queue=WorkQueue.COLLECTION,
+        description="Asks providers about the batches that are due for a look.",
+    ),
+    Periodic(
+        name="collect",
+        task="batching.tasks.collect",
+        every=timedelta(seconds=5),
+        queue=WorkQueue.COLLECTION,
+        description="Fetches the files of finished batches and settles their requests.",
+    ),
+    Periodic(
+        name="close",
+        task="batching.tasks.close",
+        every=timedelta(seconds=5),
+        description="Closes batches with nothing left on its way.",
+    ),
+    Periodic(
+        name="send",
+        task="delivery.tasks.send",
+        every=timedelta(seconds=2),
+        queue=WorkQueue.DELIVERY,
+        description="Sends results that are due to their destinations.",
+    ),
+)
 
-ROUTES: tuple[tuple[str, WorkQueue], ...] = ()
+ROUTES: tuple[tuple[str, WorkQueue], ...] = (
+    ("batching.tasks.upload", WorkQueue.UPLOADS),
+    ("batching.tasks.submit", WorkQueue.UPLOADS),
+    ("batching.tasks.adopt", WorkQueue.UPLOADS),
+    ("batching.tasks.poll", WorkQueue.COLLECTION),
+    ("batching.tasks.collect", WorkQueue.COLLECTION),
+    ("delivery.tasks.", WorkQueue.DELIVERY),
+)
 """Task name prefix → queue, for tasks that are rung by hand; the first that fits holds."""
 
 

@@ -252,7 +252,7 @@ class RequestLifecycle(models.Model):
     def delivery_failed(self, **log: Any) -> None:
         """No further try is due; it waits for a person."""
 
-    @_arrow(state, [S.DELIVERED, S.DELIVERY_FAILED, S.CANCELLED], S.PROCESSED)
+    @_arrow(state, [S.DELIVERED, S.DELIVERY_FAILED], S.PROCESSED)
     def redeliver(self, **log: Any) -> None:
         """It has an answer and is to be sent again, because someone asked."""
 

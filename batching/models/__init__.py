@@ -3,6 +3,7 @@
 Fields, constraints, indexes and questions (as QuerySet methods) live here; every change of state is
 made through ``batching.lifecycle``.
 """
+
 from __future__ import annotations
 
 from batching.models.accounts import Account, Lane

@@ -43,13 +43,12 @@ class Pulse(models.Model):
         return f"{self.name} at {self.began_at:%H:%M:%S}"
 
     @classmethod
-    def beat(cls, name: str, *, now: datetime, every: timedelta) -> bool:
+    def beat(cls, name: str, *, now: datetime, spacing: timedelta) -> bool:
         """Note that ``name`` begins now; False when it began so lately that another clock rang.
 
         One conditional update decides, so of two clocks only one gets True.
         """
-        first = now - every * 0.5
-        if cls.objects.filter(name=name, began_at__lte=first).update(began_at=now):
+        if cls.objects.filter(name=name, began_at__lte=now - spacing).update(began_at=now):
             return True
         _, created = cls.objects.get_or_create(name=name, defaults={"began_at": now})
         return created

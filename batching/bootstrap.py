@@ -1,0 +1,75 @@
+"""The first rows: a user for the admin, a project with a key, and the accounts that the environment names.
+
+Called at each start; makes only what is missing, and keeps the environment's accounts in step with
+it. Secrets that it had to make are returned once, to be shown to whoever started us.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.db import transaction
+
+from batching.models import Account, ApiKey, Project
+from batching.models.projects import digest
+
+_SANDBOX_POLL_SECONDS = 2
+
+
+@transaction.atomic
+def bootstrap(*, sandbox_url: str | None) -> list[str]:
+    """Make what is missing and return lines for the person at the terminal."""
+    project, _ = Project.objects.get_or_create(name="default")
+    _keep_accounts(sandbox_url)
+    return [*_first_admin(), *_first_key(project)]
+
+
+def _first_admin() -> list[str]:
+    users = get_user_model()
+    if users.objects.filter(username="admin").exists():
+        return []
+    password = settings.BATCHER_ADMIN_PASSWORD or secrets.token_urlsafe(12)
+    users.objects.create_superuser(username="admin", password=password)
+    if settings.BATCHER_ADMIN_PASSWORD:
+        return ["Log in as admin, with BATCHER_ADMIN_PASSWORD."]
+    return [f"Log in as admin, password {password} (shown once)."]
+
+
+def _first_key(project: Project) -> list[str]:
+    given = settings.BATCHER_BOOTSTRAP_API_KEY
+    if given:
+        if not ApiKey.objects.filter(secret_sha256=digest(given)).exists():
+            ApiKey.issue(project, "bootstrap", secret=given)
+        return ["API key: BATCHER_BOOTSTRAP_API_KEY."]
+    if project.api_keys.exists():
+        return []
+    _, secret = ApiKey.issue(project, "first")
+    return [f"API key {secret} (shown once)."]
+
+
+def _keep_accounts(sandbox_url: str | None) -> None:
+    """Write the environment's accounts; the sandbox's is on only while a sandbox runs for us."""
+    if settings.OPENAI_API_KEY:
+        Account.objects.update_or_create(
+            name="openai",
+            defaults={
+                "kind": Account.Kind.OPENAI,
+                "base_url": settings.OPENAI_BASE_URL,
+                "api_key": settings.OPENAI_API_KEY,
+            },
+        )
+    if sandbox_url is None:
+        Account.objects.filter(name="sandbox", kind=Account.Kind.SANDBOX).update(is_enabled=False)
+        return
+    Account.objects.update_or_create(
+        name="sandbox",
+        defaults={
+            "kind": Account.Kind.SANDBOX,
+            "base_url": sandbox_url,
+            "api_key": "sandbox",
+            "is_enabled": True,
+            "poll_seconds": _SANDBOX_POLL_SECONDS,
+        },
+    )

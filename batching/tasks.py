@@ -1,0 +1,63 @@
+"""Celery's way into batching: each task does one sweep and rings for the next step.
+
+No task carries state and none retries: rows say what is due, sweeps find it. A lost message costs a
+few seconds, a doubled one nothing.
+"""
+
+from __future__ import annotations
+
+from celery import current_app, shared_task
+
+from batching import closing, collection, packing, submission
+from batching.ticks import tick
+
+
+@shared_task
+def pack(*, rung: bool = False) -> None:
+    """Pack pending requests and seal what is full or old."""
+    if tick("pack", packing.pack, rung=rung):
+        upload.delay(rung=True)
+
+
+@shared_task
+def upload(*, rung: bool = False) -> None:
+    """Upload sealed batches."""
+    if tick("upload", submission.upload_due, rung=rung):
+        submit.delay(rung=True)
+
+
+@shared_task
+def submit(*, rung: bool = False) -> None:
+    """Create provider batches as far as there is room."""
+    tick("submit", submission.submit_due, rung=rung)
+
+
+@shared_task
+def adopt(*, rung: bool = False) -> None:
+    """Look for batches whose creation is in doubt."""
+    tick("adopt", submission.adopt_due, rung=rung)
+
+
+@shared_task
+def poll(*, rung: bool = False) -> None:
+    """Ask providers how their batches are doing."""
+    if tick("poll", collection.poll_due, rung=rung):
+        collect.delay(rung=True)
+
+
+@shared_task
+def collect(*, rung: bool = False) -> None:
+    """Fetch and settle answers."""
+    if tick("collect", collection.collect_due, rung=rung):
+        _ring_delivery()
+
+
+@shared_task
+def close(*, rung: bool = False) -> None:
+    """Close batches with nothing left on its way."""
+    tick("close", closing.close_due, rung=rung)
+
+
+def _ring_delivery() -> None:
+    """Ring by name: delivery stands above batching and is not imported here."""
+    current_app.send_task("delivery.tasks.send", kwargs={"rung": True})
