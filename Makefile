@@ -39,7 +39,7 @@ types: .venv/dev.stamp ## check the types
 	@$(PY) -m mypy
 
 imports: .venv/dev.stamp ## check who may import whom
-	@$(PY) -m importlinter.cli lint
+	@$(PY) .venv/bin/lint-imports
 
 migrations: .venv/dev.stamp ## check that models and migrations agree
 	@$(PY) manage.py makemigrations --check --dry-run
