@@ -184,6 +184,8 @@ def explain(error: Exception, host: str) -> tuple[Code, str]:
     if isinstance(cause, ssl.SSLError):
         return Code.TLS_ERROR, _tls_text(cause)
     if isinstance(error, aiohttp.ClientConnectorError):
+        if error.os_error.errno is None:
+            return Code.TLS_ERROR, f"{host} hung up during the TLS handshake"
         return Code.CONNECTION_ERROR, f"no connection to {host}: {error.os_error.strerror}"
     return _explain_talk(error, host)
 

@@ -1,0 +1,62 @@
+"""Signatures against the standard's known answer and its own library."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from delivery.signing import new_secret, sign
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"
+BODY = b'{"test": 2432232314}'
+EXPECTED = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=5, minutes=30))])
+def test_the_known_answer_comes_out_in_any_zone(zone):
+    assert sign(SECRET, ID, datetime.fromtimestamp(1614265330, zone), BODY) == EXPECTED
+
+
+def test_the_zone_of_the_machine_does_not_matter(monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        assert sign(SECRET, ID, datetime.fromtimestamp(1614265330, UTC), BODY) == EXPECTED
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_the_library_verifies_what_a_new_secret_signs():
+    secret, now = new_secret(), datetime.now(UTC)
+    headers = {
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": sign(secret, "msg_1", now, BODY),
+    }
+
+    Webhook(secret).verify(BODY, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(new_secret()).verify(BODY, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(secret).verify(BODY + b" ", headers)
+
+
+def test_secrets_are_long_and_never_the_same():
+    secrets = {new_secret() for _ in range(100)}
+
+    assert len(secrets) == 100
+    assert all(secret.startswith("whsec_") and len(secret) == 6 + 44 for secret in secrets)
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_###", "whsec_abc"])
+def test_what_is_no_secret_is_refused_without_being_quoted(secret):
+    with pytest.raises(ValueError, match="the signing secret is") as caught:
+        sign(secret, ID, datetime.now(UTC), BODY)
+
+    assert "abc" not in str(caught.value)
+    assert "#" not in str(caught.value)
