@@ -103,7 +103,18 @@ def _arrow(field: FSMField, source: Iterable[str], target: str) -> Callable[[Met
     return decorate
 
 
-class BatchLifecycle(models.Model):
+class _Guarded(models.Model):
+    """A model whose state can't be assigned, only moved, and still be read anew."""
+
+    class Meta:
+        abstract = True
+
+    def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
+        self.__dict__.pop("state", None)  # the guard lets a missing state be set
+        super().refresh_from_db(*args, **kwargs)
+
+
+class BatchLifecycle(_Guarded):
     """The batch's state and its arrows."""
 
     S = BatchState
@@ -202,7 +213,7 @@ class BatchLifecycle(models.Model):
         """Send what is unfinished again; finished answers are untouched."""
 
 
-class RequestLifecycle(models.Model):
+class RequestLifecycle(_Guarded):
     """The request's state and its arrows."""
 
     S = RequestState
