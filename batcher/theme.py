@@ -1,0 +1,105 @@
+"""The look of the admin: names, colours, and the way through it.
+
+Decides what stands in the sidebar and who sees it there; Django's permissions decide who may open it.
+`batcher/settings.py` takes UNFOLD and DATETIME_FORMAT from here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.http import HttpRequest
+
+DATETIME_FORMAT = "Y-m-d H:i:s"
+"""All times are UTC, sorted as they are read."""
+
+
+def _may(permission: str) -> Callable[[HttpRequest], bool]:
+    return lambda request: request.user.has_perm(permission)
+
+
+def _page(title: str, model: str, icon: str) -> dict[str, Any]:
+    app, name = model.split(".")
+    return {
+        "title": title,
+        "icon": icon,
+        "link": reverse_lazy(f"admin:{app}_{name}_changelist"),
+        "permission": _may(f"{app}.view_{name}"),
+    }
+
+
+def _group(title: str, *pages: dict[str, Any]) -> dict[str, Any]:
+    return {"title": title, "separator": True, "items": list(pages)}
+
+
+NAVIGATION = [
+    {
+        "items": [
+            {"title": "Overview", "icon": "space_dashboard", "link": reverse_lazy("admin:index")}
+        ]
+    },
+    _group(
+        "Work",
+        _page("Batches", "batching.batch", "stacks"),
+        _page("Requests", "batching.request", "chat_bubble"),
+        _page("Submissions", "batching.submission", "upload_file"),
+        _page("Lanes", "batching.lane", "alt_route"),
+    ),
+    _group(
+        "Delivery",
+        _page("Destinations", "batching.destination", "pin_drop"),
+        _page("Attempts", "delivery.attempt", "local_shipping"),
+    ),
+    _group(
+        "Access",
+        _page("Projects", "batching.project", "workspaces"),
+        _page("API keys", "batching.apikey", "key"),
+        _page("Accounts", "batching.account", "cloud"),
+        _page("Users", "auth.user", "person"),
+        _page("Groups", "auth.group", "group"),
+    ),
+    _group(
+        "Operation",
+        _page("History", "django_fsm_log.statelog", "history"),
+        _page("Clock", "django_celery_beat.periodictask", "schedule"),
+        _page("Switches", "batching.flag", "toggle_on"),
+    ),
+]
+
+UNFOLD = {
+    "SITE_TITLE": "Batcher",
+    "SITE_HEADER": "Batcher",
+    "SITE_SUBHEADER": "Requests now, results later",
+    "SITE_SYMBOL": "stacks",
+    "SITE_URL": None,
+    "SHOW_VIEW_ON_SITE": False,
+    "STYLES": [lambda request: static("batcher/admin.css")],
+    "DASHBOARD_CALLBACK": "batching.admin.overview.overview",
+    "BORDER_RADIUS": "6px",
+    "COLORS": {
+        "primary": {
+            "50": "oklch(98% .014 190)",
+            "100": "oklch(95% .04 190)",
+            "200": "oklch(90% .07 190)",
+            "300": "oklch(83% .1 190)",
+            "400": "oklch(74% .11 190)",
+            "500": "oklch(65% .11 190)",
+            "600": "oklch(50% .09 190)",
+            "700": "oklch(44% .08 190)",
+            "800": "oklch(38% .07 190)",
+            "900": "oklch(33% .06 190)",
+            "950": "oklch(25% .05 190)",
+        },
+    },
+    "SIDEBAR": {
+        "show_search": False,
+        "show_all_applications": False,
+        "navigation": NAVIGATION,
+    },
+}

@@ -1,0 +1,287 @@
+"""Batches: where they are, since when, what they hold, why they wait, and what a person may do to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db.models import Count
+from django.utils import timezone
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
+
+from batching import steering
+from batching.admin import searching, shown
+from batching.admin.history import history_of
+from batching.admin.moves import Move, MovesAdmin, sources_of
+from batching.admin.rows import MachineRows
+from batching.lifecycle import BATCH_ENDS, BatchState, RequestState
+from batching.models import Batch, Request
+from batching.progress import explain_batch
+from batching.templatetags.badges import state_badge
+from delivery import redelivery
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from django.db.models import QuerySet
+    from django.http import HttpRequest, HttpResponse
+    from django.utils.safestring import SafeString
+
+    from batching.lifecycle import Actor
+
+OPERATE = "batching.operate_batch"
+TROUBLED_SHOWN = 10
+_BAD_STATES = (
+    RequestState.FAILED,
+    RequestState.EXPIRED,
+    RequestState.CANCELLED,
+    RequestState.DELIVERY_FAILED,
+)
+
+
+def _redeliver_all(batch: Batch, *, by: Actor, reason: str, now: datetime) -> int:
+    return redelivery.redeliver_batch(batch, only_failed=False, by=by, reason=reason, now=now)
+
+
+def _redeliver_failed(batch: Batch, *, by: Actor, reason: str, now: datetime) -> int:
+    return redelivery.redeliver_batch(batch, only_failed=True, by=by, reason=reason, now=now)
+
+
+MOVES = (
+    Move(
+        name="seal",
+        label="Seal",
+        effect="The batch takes no more requests and is sent as soon as its lane has room.",
+        permission=OPERATE,
+        act=steering.seal,
+        states=sources_of(Batch, "seal"),
+        icon="inventory_2",
+    ),
+    Move(
+        name="cancel",
+        label="Cancel",
+        effect="The provider is asked to stop if it holds the batch. Answers that are finished are kept "
+        "and delivered; every other request ends as cancelled, and its client is told.",
+        permission=OPERATE,
+        act=steering.cancel_batch,
+        states=sources_of(Batch, "cancel", "ask_to_cancel"),
+        icon="cancel",
+        is_dangerous=True,
+    ),
+    Move(
+        name="restart",
+        label="Restart",
+        effect="What is unfinished is sent to the provider again; answers that are there stay untouched.",
+        permission=OPERATE,
+        act=steering.restart_batch,
+        states=sources_of(Batch, "restart"),
+        icon="restart_alt",
+    ),
+    Move(
+        name="redeliver",
+        label="Redeliver",
+        effect="Every result of the batch is sent to its destination again, under the same message id.",
+        permission=OPERATE,
+        act=_redeliver_all,
+        states=sources_of(Batch, "redeliver"),
+        icon="outbox",
+    ),
+    Move(
+        name="redeliver_failed",
+        label="Redeliver failed",
+        effect="Only results whose delivery was given up are sent to their destinations again.",
+        permission=OPERATE,
+        act=_redeliver_failed,
+        states=frozenset({BatchState.PARTIALLY_DELIVERED, BatchState.DELIVERY_FAILED}),
+        icon="replay",
+    ),
+    Move(
+        name="delete",
+        label="Delete",
+        effect="The batch is removed for good, with its requests, their answers and its files at the provider. "
+        "This can not be undone.",
+        permission="batching.delete_batch",
+        act=steering.delete_batch,
+        states=BATCH_ENDS,
+        icon="delete",
+        is_dangerous=True,
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How many requests of a batch stand at one state."""
+
+    state: str
+    count: int
+    url: str
+    """The list of exactly these."""
+
+
+@admin.register(Batch)
+class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
+    """Made by the machine, moved by operators."""
+
+    moves = MOVES
+    list_display = (
+        "name", "badge", "in_state", "model", "endpoint", "account", "requests", "outcome", "size",
+        "tokens", "age",
+    )  # fmt: skip
+    list_display_links = ("name",)
+    list_select_related = ("lane__account",)
+    list_filter = (("state", ChoicesDropdownFilter), ("lane", RelatedDropdownFilter))
+    search_fields = ("key",)
+    search_help_text = "Number, key (bat_…) or provider's id (batch_…)"
+    deferred_in_lists = ("provider_object", "last_error")
+    change_form_outer_before_template = "batcher/admin/batch_top.html"
+    change_form_outer_after_template = "batcher/admin/batch_bottom.html"
+    fieldsets = (
+        ("Batch", {"fields": (
+            ("key", "lane"), ("created_at", "seal_by"), ("request_count", "size"), "token_estimate",
+        )}),
+        ("Step at hand", {"fields": (
+            ("badge", "state_changed_at"), ("tries", "next_attempt_at"), ("wait_reason", "waiting_since"),
+            "token_limit_tries", "error",
+        )}),
+        ("At the provider", {"fields": (
+            ("provider_batch_id", "provider_status"), ("polled_at", "provider_expires_at"),
+            ("provider_completed", "provider_failed"), "input_file_id", "output_file_id",
+            "error_file_id",
+        )}),
+        ("Outcome", {"fields": (
+            ("answered_count", "failed_count"), ("requeued_count", "ignored_lines"),
+            ("input_tokens", "cached_tokens"), ("output_tokens", "reasoning_tokens"),
+        )}),
+        ("The provider's own object", {"classes": ("collapse",), "fields": ("provider_json",)}),
+    )  # fmt: skip
+    readonly_fields = ("badge", "size", "error", "provider_json")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str
+    ) -> tuple[QuerySet[Batch], bool]:
+        """Find by number, by key, or by the provider's id."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        named = searching.number_is(term) or searching.key_is(term, "bat")
+        if named is not None:
+            return queryset.filter(named), False
+        return queryset.filter(provider_batch_id=term), False
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show a batch with its sentence, its requests by state, its troubles and its history."""
+        batch = self.row_at(request, object_id)
+        if batch is not None:
+            extra_context = {**(extra_context or {}), **_surroundings(batch)}
+        return super().change_view(request, object_id, form_url, extra_context)
+
+    @admin.display(description="Batch")
+    def name(self, batch: Batch) -> str:
+        """Number, as people say it."""
+        return f"#{batch.pk}"
+
+    @admin.display(description="State")
+    def badge(self, batch: Batch) -> SafeString:
+        """State as colour, icon and word."""
+        return state_badge(batch.state)
+
+    @admin.display(description="For")
+    def in_state(self, batch: Batch) -> SafeString | str:
+        """Time in this state."""
+        return shown.age(batch.state_changed_at)
+
+    @admin.display(description="Model")
+    def model(self, batch: Batch) -> str:
+        """Model of its lane."""
+        return batch.lane.model
+
+    @admin.display(description="Endpoint")
+    def endpoint(self, batch: Batch) -> str:
+        """Endpoint of its lane."""
+        return batch.lane.endpoint
+
+    @admin.display(description="Account")
+    def account(self, batch: Batch) -> str:
+        """Account of its lane."""
+        return batch.lane.account.name
+
+    @admin.display(description="Requests")
+    def requests(self, batch: Batch) -> SafeString:
+        """How many it holds, linked to them."""
+        url = shown.list_of("batching.request", batch=batch.pk)
+        return shown.link(url, shown.number(batch.request_count))
+
+    @admin.display(description="Ok · failed · left")
+    def outcome(self, batch: Batch) -> SafeString | str:
+        """What came of them so far, as figures with a bar."""
+        ok = _first(batch.answered_count, batch.provider_completed)
+        failed = _first(batch.failed_count, batch.provider_failed)
+        return shown.progress(ok, failed, total=batch.request_count)
+
+    @admin.display(description="Size")
+    def size(self, batch: Batch) -> str:
+        """Bytes of its input file."""
+        return shown.size(batch.size_bytes)
+
+    @admin.display(description="Tokens (est.)")
+    def tokens(self, batch: Batch) -> str:
+        """Estimated tokens of its input."""
+        return shown.number(batch.token_estimate)
+
+    @admin.display(description="Age")
+    def age(self, batch: Batch) -> SafeString | str:
+        """Time since its first request."""
+        return shown.age(batch.created_at)
+
+    @admin.display(description="Last error")
+    def error(self, batch: Batch) -> SafeString | str:
+        """What went wrong last, as it came."""
+        return shown.long_text(batch.last_error)
+
+    @admin.display(description="As received last")
+    def provider_json(self, batch: Batch) -> SafeString | str:
+        """The provider's object, indented."""
+        return shown.pretty(batch.provider_object)
+
+
+def _first(*values: int | None) -> int:
+    """Return the first figure that is known, else 0."""
+    return next((value for value in values if value is not None), 0)
+
+
+def _surroundings(batch: Batch) -> dict[str, Any]:
+    """Return what a batch's page shows around its fields."""
+    troubled = Request.objects.filter(batch=batch, state__in=_BAD_STATES).order_by("state", "pk")
+    return {
+        "why": explain_batch(batch, timezone.now()),
+        "row": batch,
+        "shares": _shares(batch),
+        "requests_url": shown.list_of("batching.request", batch=batch.pk),
+        "troubled": [
+            (request, shown.page_of(request)) for request in troubled[:TROUBLED_SHOWN]
+        ],
+        "history": history_of(batch),
+    }
+
+
+def _shares(batch: Batch) -> list[Share]:
+    """Count a batch's requests by state: one query, over one index."""
+    rows = Request.objects.filter(batch=batch).order_by().values_list("state")
+    counts = dict(rows.annotate(count=Count("pk")))
+    return [
+        Share(
+            state=str(state),
+            count=counts[state],
+            url=shown.list_of("batching.request", batch=batch.pk, state__exact=str(state)),
+        )
+        for state in RequestState
+        if state in counts
+    ]

@@ -1,0 +1,279 @@
+"""Requests: found by id, filtered by state, shown with their whole way from intake to delivery."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.db.models import Q
+from django.urls import path
+from django.utils import timezone
+from unfold.contrib.filters.admin import (
+    ChoicesDropdownFilter,
+    DropdownFilter,
+    RelatedDropdownFilter,
+    TextFilter,
+)
+
+from batching import steering
+from batching.admin import searching, shown
+from batching.admin.history import history_of
+from batching.admin.moves import Move, MovesAdmin, sources_of
+from batching.admin.payloads import PAYLOAD_PERMISSION, payload_view, raw_view
+from batching.admin.rows import MachineRows
+from batching.lifecycle import BAD_ENDS, RequestState
+from batching.models import Project, Request
+from batching.progress import explain_request
+from batching.templatetags.badges import outcome_badge, state_badge
+from delivery import redelivery
+from delivery.models import Attempt
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+    from django.http import HttpRequest, HttpResponse
+    from django.urls import URLPattern
+    from django.utils.safestring import SafeString
+
+OPERATE = "batching.operate_request"
+ATTEMPTS_SHOWN = 50
+
+MOVES = (
+    Move(
+        name="cancel",
+        label="Cancel",
+        effect="The request is taken back before it is sent, and its client is told that it was cancelled. One "
+        "that the provider has already can only be stopped with its batch.",
+        permission=OPERATE,
+        act=steering.cancel_request,
+        states=frozenset({RequestState.PENDING}),
+        icon="cancel",
+        is_dangerous=True,
+    ),
+    Move(
+        name="retry",
+        label="Retry",
+        effect="The request is packed into a new batch and sent to the provider again, as its next attempt. "
+        "That costs money again.",
+        permission=OPERATE,
+        act=steering.retry_request,
+        states=BAD_ENDS,
+        icon="restart_alt",
+    ),
+    Move(
+        name="redeliver",
+        label="Redeliver",
+        effect="The result is sent to its destination again, under the same message id.",
+        permission=OPERATE,
+        act=redelivery.redeliver_request,
+        states=sources_of(Request, "redeliver") | BAD_ENDS,
+        icon="outbox",
+    ),
+)
+
+
+class BatchFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
+    """Requests of one batch, by its number or key."""
+
+    title = "batch (number or key)"
+    parameter_name = "batch"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
+        """Keep the requests of the batch that was named; none when it is no batch's name."""
+        term = (self.value() or "").strip()
+        if not term:
+            return queryset
+        named = searching.number_is(term, "batch_id") or searching.key_is(term, "bat", "batch__key")
+        return queryset.filter(named) if named is not None else queryset.none()
+
+
+class SubmissionFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
+    """Requests of one submission, by its key."""
+
+    title = "submission (key)"
+    parameter_name = "submission"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
+        """Keep the requests of the submission that was named."""
+        term = (self.value() or "").strip()
+        if not term:
+            return queryset
+        named = searching.key_is(term, "sub", "submission__key")
+        return queryset.filter(named) if named is not None else queryset.none()
+
+
+class DueFilter(DropdownFilter):  # type: ignore[misc]  # the theme carries no types
+    """Requests whose result is to be sent."""
+
+    title = "delivery"
+    parameter_name = "due"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        """Offer what the index on due times serves."""
+        return [("now", "due now"), ("later", "due later")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
+        """Keep the requests that are due at that time."""
+        if self.value() == "now":
+            return queryset.filter(due_at__lte=timezone.now())
+        if self.value() == "later":
+            return queryset.filter(due_at__gt=timezone.now())
+        return queryset
+
+
+@admin.register(Request)
+class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
+    """Made by clients and the machine, moved by operators."""
+
+    moves = MOVES
+    list_display = (
+        "name", "badge", "in_state", "model", "endpoint", "batch_link", "attempt", "delivery", "age",
+    )  # fmt: skip
+    list_display_links = ("name",)
+    list_select_related = ("lane", "destination")
+    list_filter = (
+        ("state", ChoicesDropdownFilter),
+        ("project", RelatedDropdownFilter),
+        BatchFilter,
+        SubmissionFilter,
+        DueFilter,
+    )
+    search_fields = ("custom_id",)
+    search_help_text = "custom_id, its beginning (abc*), or a key (req_…)"
+    change_form_outer_before_template = "batcher/admin/request_top.html"
+    change_form_outer_after_template = "batcher/admin/request_bottom.html"
+    fieldsets = (
+        ("Request", {"fields": (
+            "custom_id", ("key", "project"), ("lane", "batch"), ("submission", "created_at"),
+            ("priority", "attempt"), ("seal_by", "deliver_by"), ("size", "token_estimate"),
+        )}),
+        ("Answer", {"fields": (
+            ("badge", "settled_at"), "error_code", "error",
+        )}),
+        ("Delivery", {"fields": (
+            "destination", ("due_at", "tries"), ("delivered_at", "dead_at"), "replays",
+        )}),
+    )  # fmt: skip
+    readonly_fields = ("badge", "size", "error")
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the body and answer viewer, with a permission of its own."""
+        wrap = self.admin_site.admin_view
+        return [
+            path(
+                "<path:object_id>/payload/",
+                wrap(payload_view),
+                {"request_admin": self},
+                name="batching_request_payload",
+            ),
+            path(
+                "<path:object_id>/payload/<slug:part>/",
+                wrap(raw_view),
+                {"request_admin": self},
+                name="batching_request_raw",
+            ),
+            *super().get_urls(),
+        ]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Request], search_term: str
+    ) -> tuple[QuerySet[Request], bool]:
+        """Find by key, by exact custom_id, or by its beginning when the term ends with a star."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        named = searching.key_is(term, "req")
+        if named is not None and queryset.filter(named).exists():
+            return queryset.filter(named), False
+        # The index leads with the project: naming every project lets it serve a search over all of them.
+        projects = list(Project.objects.values_list("pk", flat=True))
+        wanted = searching.begins("custom_id", term[:-1]) if term.endswith("*") else Q(custom_id=term)
+        return queryset.filter(wanted, project_id__in=projects), False
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show a request with its sentence, its delivery attempts and its history."""
+        row = self.row_at(request, object_id)
+        if row is not None:
+            around = {**_surroundings(row), "may_view_payload": request.user.has_perm(PAYLOAD_PERMISSION)}
+            extra_context = {**(extra_context or {}), **around}
+        return super().change_view(request, object_id, form_url, extra_context)
+
+    @admin.display(description="custom_id")
+    def name(self, row: Request) -> str:
+        """The client's id, cut."""
+        return row.custom_id if len(row.custom_id) <= 60 else f"{row.custom_id[:60]}…"
+
+    @admin.display(description="State")
+    def badge(self, row: Request) -> SafeString:
+        """State as colour, icon and word."""
+        return state_badge(row.state)
+
+    @admin.display(description="For")
+    def in_state(self, row: Request) -> SafeString | str:
+        """Time in this state."""
+        return shown.age(row.state_changed_at)
+
+    @admin.display(description="Model")
+    def model(self, row: Request) -> str:
+        """Model of its lane."""
+        return row.lane.model
+
+    @admin.display(description="Endpoint")
+    def endpoint(self, row: Request) -> str:
+        """Endpoint of its lane."""
+        return row.lane.endpoint
+
+    @admin.display(description="Batch")
+    def batch_link(self, row: Request) -> SafeString | str:
+        """The batch that holds it, without fetching it."""
+        if row.batch_id is None:
+            return shown.NOTHING
+        return shown.link(shown.page_at("batching.batch", row.batch_id), f"#{row.batch_id}")
+
+    @admin.display(description="Delivery")
+    def delivery(self, row: Request) -> str:
+        """Where its result goes, and how that stands."""
+        if row.destination is None:
+            return "client pulls"
+        tries = f", {row.tries} tries" if row.tries > 1 else ""
+        return f"{row.destination}{tries}"[:80]
+
+    @admin.display(description="Age")
+    def age(self, row: Request) -> SafeString | str:
+        """Time since intake."""
+        return shown.age(row.created_at)
+
+    @admin.display(description="Size")
+    def size(self, row: Request) -> str:
+        """Bytes of its line in the input file."""
+        return shown.size(row.size_bytes)
+
+    @admin.display(description="Error")
+    def error(self, row: Request) -> SafeString | str:
+        """The provider's words about it."""
+        return shown.long_text(row.error_message)
+
+
+def _surroundings(row: Request) -> dict[str, Any]:
+    """Return what a request's page shows around its fields."""
+    attempts = list(
+        Attempt.objects.filter(request=row)
+        .select_related("destination")
+        .order_by("-pk")[:ATTEMPTS_SHOWN]
+    )
+    answers = row.answers.defer("line").order_by("attempt")
+    return {
+        "why": explain_request(row, timezone.now()),
+        "row": row,
+        "attempts": [
+            (attempt, outcome_badge(attempt.outcome, is_last=attempt.next_at is None))
+            for attempt in reversed(attempts)
+        ],
+        "answers": list(answers),
+        "history": history_of(row),
+    }

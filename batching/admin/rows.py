@@ -1,0 +1,115 @@
+"""What all our admin pages share: read-only machine rows, capped counts, no scan of a big table.
+
+Every module of this package builds on these classes. They decide who may add, change or delete; never
+what an action does (``moves``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from django.contrib.admin.utils import unquote
+from django.core.paginator import Paginator
+from django.db.models import Model, QuerySet
+from django.utils.functional import cached_property
+
+if TYPE_CHECKING:
+    from django.contrib.admin import ModelAdmin
+    from django.forms import ModelForm
+    from django.http import HttpRequest
+else:
+    from django import forms
+    from unfold.admin import ModelAdmin as ThemedAdmin
+
+    class ModelForm(forms.ModelForm):
+        """Django's form, with the type parameter that django-stubs gives to it."""
+
+        def __class_getitem__(cls, _model: object) -> type[ModelForm]:
+            return cls
+
+    class ModelAdmin(ThemedAdmin):
+        """The theme's admin, with the type parameter that django-stubs gives to Django's."""
+
+        def __class_getitem__(cls, _model: object) -> type[ModelAdmin]:
+            return cls
+
+
+Row = TypeVar("Row", bound=Model)
+
+MOST_COUNTED = 10_000
+PAGE_SIZE = 50
+
+
+class CappedPaginator(Paginator):  # type: ignore[type-arg]  # rows of any model
+    """Counts at most MOST_COUNTED rows, by an index, and pages through those; "10,000+" beyond."""
+
+    template_name = "batcher/admin/_pagination.html"
+
+    @cached_property
+    def counted(self) -> int:
+        """Rows found, looking no further than one past the cap."""
+        rows = self.object_list
+        if isinstance(rows, QuerySet):
+            return count_up_to(rows, MOST_COUNTED + 1)
+        return min(len(rows), MOST_COUNTED + 1)
+
+    @cached_property
+    def count(self) -> int:  # type: ignore[override]  # Django's is a cached property, too
+        """Rows that can be paged through."""
+        return min(self.counted, MOST_COUNTED)
+
+    @property
+    def is_capped(self) -> bool:
+        """True when there are more rows than were counted."""
+        return self.counted > MOST_COUNTED
+
+
+def count_up_to(rows: QuerySet[Any], most: int) -> int:
+    """Count rows, reading no more than ``most`` of them."""
+    return rows.order_by()[:most].count()
+
+
+class OurAdmin(ModelAdmin[Row], Generic[Row]):
+    """The ground of every page: cheap lists, newest first, no select-all over pages."""
+
+    show_full_result_count = False
+    paginator = CappedPaginator
+    list_per_page = PAGE_SIZE
+    list_max_show_all = 0
+    list_fullwidth = True
+    list_disable_select_all = True
+    list_filter_submit = True
+    compressed_fields = True
+    deferred_in_lists: tuple[str, ...] = ()
+    """Big columns that a list never shows; the state is never one of them."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Row]:
+        """Leave big columns out of lists."""
+        rows = super().get_queryset(request)
+        match = request.resolver_match
+        if match and str(match.url_name).endswith("_changelist"):
+            return rows.defer(*self.deferred_in_lists)
+        return rows
+
+    def row_at(self, request: HttpRequest, object_id: str) -> Row | None:
+        """Return the row that a detail URL names, or None."""
+        return self.get_object(request, unquote(object_id))
+
+
+class MachineRows(OurAdmin[Row], Generic[Row]):
+    """Rows that only our own phases write: anyone with the view permission may look, nobody edits."""
+
+    sortable_by = ()  # only the index's own order is cheap
+    ordering = ("-pk",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Nobody."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Row | None = None) -> bool:
+        """Nobody; actions have permissions of their own."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Row | None = None) -> bool:
+        """Nobody; a batch is deleted by its own action."""
+        return False

@@ -1,0 +1,141 @@
+"""How values look on our pages: times, ages, sizes, links, long text. Everything is escaped.
+
+Called by every module of this package. Never reads the database.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.http import urlencode
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from django.db.models import Model
+    from django.utils.safestring import SafeString
+
+CUT_AT = 2_000
+NOTHING = "–"
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+def duration(span: timedelta) -> str:
+    """Return a span in its two biggest units: ``3 d 4 h``, ``12 min 5 s``; under a second is ``0 s``."""
+    left = max(0, int(span.total_seconds()))
+    parts: list[str] = []
+    for unit, size in _UNITS:
+        if parts or left >= size:
+            parts.append(f"{left // size} {unit}")
+            left %= size
+        if len(parts) == 2:
+            break
+    return " ".join(part for part in parts if not part.startswith("0 ")) or "0 s"
+
+
+def age(moment: datetime | None) -> SafeString | str:
+    """Return how long ago ``moment`` was (or how far off it is), with the moment itself on hover."""
+    if moment is None:
+        return NOTHING
+    span = timezone.now() - moment
+    text = duration(span) if span.total_seconds() >= 0 else f"in {duration(-span)}"
+    return format_html(
+        '<time datetime="{0}" title="{1:%Y-%m-%d %H:%M:%S} UTC" class="b-nowrap">{2}</time>',
+        moment.isoformat(),
+        moment,
+        text,
+    )
+
+
+def size(size_bytes: int | None) -> str:
+    """Return a size in the unit that leaves at most three digits before the point."""
+    if size_bytes is None:
+        return NOTHING
+    if size_bytes < 1_000:
+        return f"{size_bytes} B"
+    amount = float(size_bytes)
+    for unit in ("kB", "MB", "GB"):
+        amount /= 1_000
+        if amount < 1_000 or unit == "GB":
+            break
+    return f"{amount:.1f} {unit}"
+
+
+def number(value: int | None) -> str:
+    """Return a whole number with commas, or a dash."""
+    return NOTHING if value is None else f"{value:,}"
+
+
+def cut(text: str, most: int = CUT_AT) -> str:
+    """Return ``text``, cut with a note of how much is left out."""
+    if len(text) <= most:
+        return text
+    return f"{text[:most]}… ({len(text) - most:,} more characters)"
+
+
+def long_text(text: str) -> SafeString | str:
+    """Return text from outside as it came, cut, in a fixed-width box."""
+    return format_html('<pre class="b-pre">{}</pre>', cut(text)) if text else NOTHING
+
+
+def pretty(value: Any) -> SafeString | str:
+    """Return a JSON value indented, in a fixed-width box that scrolls."""
+    if value is None:
+        return NOTHING
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return format_html('<pre class="b-pre">{}</pre>', sendable(cut(text, 20_000)))
+
+
+def sendable(text: str) -> str:
+    r"""Return ``text`` with lone surrogates written as ``\udc00``, so that UTF-8 can carry it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def page_of(row: Model) -> str:
+    """Return the URL of a row's own admin page."""
+    return page_at(row._meta.label_lower, row.pk)
+
+
+def page_at(label: str, pk: Any) -> str:
+    """Return the URL of the admin page of row ``pk`` of the model ``app.model``."""
+    return reverse(f"admin:{label.replace('.', '_')}_change", args=[pk])
+
+
+def list_of(label: str, **filters: Any) -> str:
+    """Return the URL of a model's list, filtered."""
+    url = reverse(f"admin:{label.replace('.', '_')}_changelist")
+    return f"{url}?{urlencode(filters)}" if filters else url
+
+
+def link(url: str, text: object) -> SafeString:
+    """Return a link in the theme's colour."""
+    return format_html('<a class="b-link" href="{}">{}</a>', url, text)
+
+
+def between(source: SafeString | str, target: SafeString | str) -> SafeString:
+    """Return two states with an arrow between them."""
+    return format_html(
+        '<span class="b-nowrap">{} <span aria-hidden="true">→</span>'
+        '<span class="b-unseen">to</span> {}</span>',
+        source,
+        target,
+    )
+
+
+def progress(ok: int, failed: int, *, total: int) -> SafeString | str:
+    """Return ok, failed and left as figures, with a bar that says the same to the eye."""
+    if not total:
+        return NOTHING
+    return format_html(
+        '<span class="b-progress"><span class="b-nowrap">{} · {} · {}</span>'
+        '<progress class="b-bar" max="{}" value="{}" aria-hidden="true"></progress></span>',
+        number(ok),
+        number(failed),
+        number(max(0, total - ok - failed)),
+        total,
+        ok,
+    )
