@@ -12,26 +12,26 @@ published twice carries the same ``message_id``.
 
 from __future__ import annotations
 
-import socket
-import ssl
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import pika
 from pika.adapters.select_connection import IOLoop
-from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
 from pika.exceptions import (
-    AuthenticationError,
     ChannelClosedByBroker,
     ConnectionBlockedTimeout,
-    ProbableAccessDeniedError,
-    ProbableAuthenticationError,
 )
 
+from delivery.broker_faults import (
+    Addressed,
+    channel_closed_code,
+    explain_open_error,
+    find_blamed,
+    unwritable,
+)
 from delivery.outcome import Code, Message, Outcome
 
 if TYPE_CHECKING:
@@ -40,33 +40,24 @@ if TYPE_CHECKING:
     from pika.frame import Method
     from pika.spec import Basic, BasicProperties
 
+__all__ = ["Addressed", "publish"]
+
 _HEARTBEAT_S = 60
 _CONNECT_TIMEOUT_S = 10.0
 _STACK_TIMEOUT_S = 15.0
 _CLOSE_TIMEOUT_S = 1.0
 _LEAST_TIMEOUT_S = 0.1
 _MAX_BYTES_IN_FLIGHT = 16 * 1024 * 1024
-_MAX_NAME_BYTES = 255
 _PERSISTENT: Literal[2] = 2
-_CHANNEL_CLOSED = {403: Code.ACCESS_REFUSED, 404: Code.EXCHANGE_NOT_FOUND}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Addressed:
-    """A message and where in the broker it goes."""
-
-    message: Message
-    routing_key: str
-    exchange: str = ""
-    """Empty: the default exchange, where the routing key is the queue's name."""
 
 
 def publish(
     url: str, messages: Sequence[Addressed], *, window: int = 500, timeout_s: float = 30.0
 ) -> list[Outcome]:
-    """Publish all and return their outcomes in the same order; blocks for ``timeout_s`` at most.
+    """Publish all and return their outcomes in the same order.
 
-    ``window`` is how many may be unconfirmed at a time. A broker's fault raises nothing.
+    Blocks for ``timeout_s`` at most, and a second for the goodbye. ``window`` is how many may be
+    unconfirmed at a time. A broker's fault raises nothing. Safe on any thread, after any fork.
     """
     if not messages:
         return []
@@ -127,7 +118,7 @@ class _Publishing:
     def run(self, timeout_s: float) -> list[Outcome]:
         """Publish until all is settled or time is up."""
         for index, addressed in enumerate(self._messages):
-            fault = _fault(addressed)
+            fault = unwritable(addressed)
             if fault:
                 self._settle(index, Code.INVALID_DESTINATION, fault)
             else:
@@ -188,9 +179,9 @@ class _Publishing:
         if self._is_ending or not isinstance(reason, ChannelClosedByBroker):
             return
         open_ones = [*self._unconfirmed.values(), *self._waiting]
-        blamed = [i for i in open_ones if _is_blamed(self._messages[i], reason)]
+        blamed = find_blamed(self._messages, open_ones, reason)
         # An unknown complaint is about the oldest: whatever else, each round settles one.
-        code = _CHANNEL_CLOSED.get(reason.reply_code, Code.NACKED)
+        code = channel_closed_code(reason)
         for index in blamed or open_ones[:1]:
             self._settle(index, code, reason.reply_text)
         self._forget_settled()
@@ -207,7 +198,7 @@ class _Publishing:
         if self._is_ending:
             self._loop.stop()
             return
-        self._end(*_explain_open_error(error))
+        self._end(*explain_open_error(error))
 
     def _on_closed(self, _connection: Connection, reason: BaseException) -> None:
         if self._is_ending:
@@ -327,22 +318,6 @@ class _Publishing:
         )
 
 
-def _fault(addressed: Addressed) -> str:
-    """Say what makes a message impossible to write as AMQP, or return an empty string."""
-    names = [addressed.exchange, addressed.routing_key, addressed.message.id]
-    names += [name for name, _ in addressed.message.headers]
-    for name in names:
-        try:
-            size_bytes = len(name.encode())
-        except UnicodeEncodeError:
-            return "a name in the destination is not valid Unicode"
-        if size_bytes > _MAX_NAME_BYTES:
-            return f"a name in the destination is longer than {_MAX_NAME_BYTES} bytes"
-    if not addressed.exchange and not addressed.routing_key:
-        return "the destination names neither a queue nor an exchange"
-    return ""
-
-
 def _properties(message: Message) -> pika.BasicProperties:
     return pika.BasicProperties(
         content_type="application/json",
@@ -352,52 +327,3 @@ def _properties(message: Message) -> pika.BasicProperties:
             name: value.encode("utf-8", "replace").decode() for name, value in message.headers
         },
     )
-
-
-def _is_blamed(addressed: Addressed, reason: ChannelClosedByBroker) -> bool:
-    """Whether the broker's complaint is about this message; its text is all that tells.
-
-    RabbitMQ says "no exchange 'x' in vhost …", "access to exchange 'x' …", "access to topic 'key' in
-    exchange 'x' …", "message size 17 is larger than …", and cuts texts at 255 bytes with "...".
-    """
-    text = reason.reply_text
-    if "message size " in text:
-        size_bytes = text.partition("message size ")[2].partition(" ")[0]
-        return size_bytes == str(len(addressed.message.body))
-    if "topic '" in text and not _names(text, "topic", addressed.routing_key):
-        return False
-    return _names(text, "exchange", addressed.exchange or "amq.default")
-
-
-def _names(text: str, kind: str, name: str) -> bool:
-    said = text.partition(f"{kind} '")[2]
-    if said.startswith(f"{name}'"):
-        return True
-    return said.endswith("...") and name.startswith(said.removesuffix("..."))
-
-
-def _explain_open_error(error: BaseException) -> tuple[Code, str]:
-    for cause in _causes(error):
-        if isinstance(cause, (ProbableAuthenticationError, AuthenticationError)):
-            return Code.ACCESS_REFUSED, "the broker refused the user or its password"
-        if isinstance(cause, ProbableAccessDeniedError):
-            return Code.ACCESS_REFUSED, "the broker refused the virtual host"
-        if isinstance(cause, socket.gaierror):
-            return Code.DNS_ERROR, f"the broker's host could not be resolved: {cause.strerror}"
-        if isinstance(cause, ssl.SSLError):
-            return Code.TLS_ERROR, f"TLS with the broker failed: {cause.reason}"
-        if isinstance(cause, (TimeoutError, AMQPConnectorStackTimeout)):
-            return Code.TIMEOUT, "the broker did not answer in time"
-        if isinstance(cause, OSError):
-            return Code.CONNECTION_ERROR, f"no connection to the broker: {cause.strerror}"
-    return Code.CONNECTION_ERROR, f"no connection to the broker: {type(error).__name__}"
-
-
-def _causes(error: object) -> Iterator[BaseException]:
-    """The innermost of pika's nested errors first, down to the socket's own."""
-    if not isinstance(error, BaseException):
-        return
-    nested = (*getattr(error, "exceptions", ()), getattr(error, "exception", None), *error.args)
-    for inner in nested:
-        yield from _causes(inner)
-    yield error

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pika
 import pytest
@@ -107,6 +109,14 @@ class TestRealBroker:
 
         assert codes(outcomes) == [Code.DELIVERED, Code.EXCHANGE_NOT_FOUND]
 
+    def test_quotes_in_the_name_of_a_missing_exchange_blame_no_other(self, rabbitmq_url, queue):
+        tricky = to_queue(queue, 1, exchange="amq.direct' in vhost '/'")
+        fine = to_queue(queue, 2, exchange="amq.direct")
+
+        outcomes = publish(rabbitmq_url, [tricky, fine])
+
+        assert codes(outcomes) == [Code.EXCHANGE_NOT_FOUND, Code.UNROUTABLE]
+
     def test_a_full_queue_refuses(self, rabbitmq_url, full_queue):
         outcomes = publish(rabbitmq_url, [to_queue(full_queue, n) for n in range(4)])
 
@@ -122,7 +132,17 @@ class TestRealBroker:
         # One round trip per message takes about eight seconds.
         assert time.monotonic() - started < 5
 
-    def test_a_wrong_password_and_a_missing_vhost_are_refused(self, rabbitmq_url):
+    def test_threads_publish_side_by_side(self, rabbitmq_url, broker, queue):
+        chunks = [[to_queue(queue, 100 * n + m) for m in range(100)] for n in range(4)]
+
+        with ThreadPoolExecutor(4) as threads:
+            results = list(threads.map(lambda chunk: publish(rabbitmq_url, chunk), chunks))
+
+        assert all(outcome.is_delivered for outcomes in results for outcome in outcomes)
+        assert broker.queue_declare(queue, passive=True).method.message_count == 400
+
+    def test_a_wrong_password_and_a_missing_vhost_are_refused(self, rabbitmq_url, caplog):
+        caplog.set_level(logging.INFO)
         good = pika.URLParameters(rabbitmq_url)
         place = f"{good.host}:{good.port}"
 
@@ -131,7 +151,7 @@ class TestRealBroker:
         no_vhost = publish(f"amqp://{user}:{password}@{place}/{uuid.uuid4().hex}", [to_queue("q")])
 
         assert codes(wrong + no_vhost) == [Code.ACCESS_REFUSED, Code.ACCESS_REFUSED]
-        assert "secret" not in wrong[0].detail
+        assert "secret" not in wrong[0].detail + caplog.text
 
 
 def _drain(broker, queue):
