@@ -149,6 +149,7 @@ class _Publishing:
 
     def _on_open(self, connection: Connection) -> None:
         if self._is_ending:
+            connection.close()
             return
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)

@@ -216,6 +216,16 @@ class TestAnswers:
         assert outcome.retry_after_s is None
         assert "retry-after not understood" in caplog.text
 
+    def test_an_answer_given_before_the_body_was_taken_is_heard(self):
+        async def refuse_at_once(visit):
+            await visit.reader.readuntil(b"\r\n\r\n")
+            await visit.say(b"HTTP/1.1 413 Too Large\r\nconnection: close\r\n\r\n")
+
+        message = Message(id="msg_1", body=b"x" * 5_000_000)
+        outcome, _ = sent_to(refuse_at_once, message=message)
+
+        assert (outcome.code, outcome.status) == (Code.HTTP_STATUS, 413)
+
     def test_only_the_start_of_a_long_answer_is_kept(self):
         outcome, _ = sent_to(answering("500 No", body=b"x" * 20_000))
 
