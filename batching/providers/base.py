@@ -188,14 +188,14 @@ class ProviderError(Exception):
         self.code = code
 
 
-class NotFound(ProviderError):  # noqa: N818  # named for the fact
+class NotFound(ProviderError):
     """The provider does not know that file or batch."""
 
     def __init__(self, message: str, *, code: str = "") -> None:
         super().__init__(message, trouble=Trouble.REFUSED, status=404, code=code)
 
 
-class QueueFull(ProviderError):  # noqa: N818  # named for the fact
+class QueueFull(ProviderError):
     """The provider's queue of enqueued tokens is full (token_limit_exceeded at creation)."""
 
     def __init__(

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import gzip
 import os
+import ssl
 import time
 import tracemalloc
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from batching.providers.base import ProviderError, Trouble
 from batching.providers.http import MAX_JSON_BYTES, Http, Timeouts
@@ -279,3 +285,51 @@ def test_key_that_no_header_carries_is_refused_at_once(key):
 def test_local_file_that_is_missing_is_an_error_of_the_disk():
     with pytest.raises(FileNotFoundError):
         http_to("http://127.0.0.1:1").post_file("/f", Path("/nowhere"), filename="f", fields={})
+
+
+@pytest.fixture
+def self_signed(tmp_path) -> ssl.SSLContext:
+    """A server's TLS with a certificate that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path / "server.pem"
+    plain = serialization.NoEncryption()
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context
+
+
+def test_certificate_that_nobody_vouches_for_stops_the_call_before_the_key_is_sent(
+    serve, self_signed
+):
+    asked = []
+    url = serve(lambda handler: asked.append(handler.path), tls=self_signed)
+
+    error = failure_of(http_to(url).post, "/batches", {})
+
+    assert error.trouble is Trouble.RETRY
+    assert "certificate not trusted" in str(error)
+    assert asked == []
+
+
+def test_handshake_that_drips_is_cut_off_at_the_deadline(serve):
+    def answer_in_place_of_a_handshake(handler):
+        handler.wfile.write(b"\x16\x03\x03\x40\x00")
+        while not handler.gone.wait(0.05):
+            handler.wfile.write(b"\x00")
+
+    url = serve(answer_in_place_of_a_handshake, raw=True).replace("http:", "https:")
+
+    assert "cut off after 0.4 s" in str(failure_of(http_to(url, timeouts=SHORT).get, "/models"))
