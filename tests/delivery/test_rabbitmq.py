@@ -287,6 +287,12 @@ class Talk:
     def ack(self, tag, *, multiple=False):
         self.send(spec.Basic.Ack(tag, multiple), self.channel)
 
+    def give_back(self, message_id, queue, body):
+        properties = spec.BasicProperties(message_id=message_id)
+        self.send(spec.Basic.Return(312, "NO_ROUTE", "", queue), self.channel)
+        self._connection.sendall(frame.Header(self.channel, len(body), properties).marshal())
+        self._connection.sendall(frame.Body(self.channel, body).marshal())
+
     def close_channel(self, code, text):
         self.send(spec.Channel.Close(code, text, 60, 40), self.channel)
 
@@ -325,6 +331,30 @@ class TestScriptedBroker:
             outcomes = publish(broker.url, [to_queue("q", n) for n in range(3)], timeout_s=5)
 
         assert codes(outcomes) == [Code.DELIVERED, Code.DELIVERED, Code.CONNECTION_ERROR]
+
+    def test_what_came_back_before_a_lost_connection_does_not_count_after_it(self):
+        def give_back_and_hang_up(talk):
+            talk.handshake()
+            for _ in talk.messages():
+                talk.give_back("msg_0", "q", b"{}")
+                return
+
+        with ScriptedBroker(give_back_and_hang_up, ack_all) as broker:
+            outcomes = publish(broker.url, [to_queue("q", 0, body=b"{}")], timeout_s=5)
+
+        assert codes(outcomes) == [Code.DELIVERED]
+
+    def test_what_came_back_and_was_confirmed_was_not_delivered(self):
+        def give_back(talk):
+            talk.handshake()
+            for tag, _ in talk.messages():
+                talk.give_back("msg_0", "q", b"{}")
+                talk.ack(tag)
+
+        with ScriptedBroker(give_back) as broker:
+            outcomes = publish(broker.url, [to_queue("q", 0, body=b"{}")], timeout_s=5)
+
+        assert codes(outcomes) == [Code.QUEUE_NOT_FOUND]
 
     def test_one_confirm_may_settle_many(self):
         def confirm_in_threes(talk):
