@@ -7,6 +7,7 @@ depends on it. Never keeps results, never retries on its own.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -23,6 +24,8 @@ from batcher import embedded_broker
 from batcher.schedule import ROUTES, WorkQueue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "batcher.settings")
+
+logger = logging.getLogger(__name__)
 
 SOFT_LIMIT_S, HARD_LIMIT_S = 25 * 60, 30 * 60
 """For prefork workers; a pool of threads can not interrupt a task, so tasks also bound their own work."""
@@ -78,6 +81,9 @@ def common_settings() -> dict[str, Any]:
         "task_publish_retry": False,
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
+        # Nobody steers a worker through the broker: less to attack, and no queue for each worker.
+        "worker_enable_remote_control": False,
+        "worker_consumer": "batcher.worker:Consumer",
         "worker_cancel_long_running_tasks_on_connection_loss": True,
     }
 
@@ -106,3 +112,15 @@ def refuse_second_worker(**_signal: Any) -> None:
     except ImproperlyConfigured as problem:
         sys.stderr.write(f"batcher: {problem}\n")
         sys.exit(1)
+
+
+@signals.worker_ready.connect
+def say_worker_is_ready(**_signal: Any) -> None:
+    """Log that work is being taken."""
+    logger.info("worker ready", extra={"threads": settings.BATCHER_WORKER_THREADS})
+
+
+@signals.beat_init.connect
+def say_clock_is_ready(**_signal: Any) -> None:
+    """Log that ticks are being sent."""
+    logger.info("clock ready")

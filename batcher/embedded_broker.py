@@ -5,7 +5,7 @@ and holds its lock. A message is a file that appears whole in its queue's folder
 a worker has it, and is removed when the worker says it is done; what a killed worker had claimed goes back
 when the next one starts. Any number of processes send; exactly one worker process takes.
 Not fast and not meant to be: few messages, each a doorbell for work that the database knows of.
-See docs/decisions/0002-embedded-broker.md.
+See docs/decisions/0001-embedded-broker.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from collections import defaultdict, deque
 from pathlib import Path
 from queue import Empty
-from typing import IO, Any
+from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
 from kombu.transport import TRANSPORT_ALIASES, virtual
@@ -24,9 +24,6 @@ from kombu.utils.json import dumps, loads
 
 POLLING_S = 0.02
 """How often an idle worker looks into the folders of its queues."""
-
-_held: list[IO[str]] = []
-"""The worker's lock, open as long as the process lives."""
 
 
 class _ClaimingQoS(virtual.QoS):
@@ -106,6 +103,7 @@ class Transport(virtual.Transport):
     driver_type = "embedded"
     driver_name = "embedded"
     polling_interval = POLLING_S
+    default_connection_params: ClassVar[dict[str, Any]] = {}  # there is no host to fall back on
 
     def driver_version(self) -> str:
         """Return the version of the layout on disk."""
@@ -118,11 +116,9 @@ TRANSPORT_ALIASES["embedded"] = f"{__name__}:Transport"
 def celery_settings(folder: Path) -> dict[str, Any]:
     """Return the Celery settings for the broker in `folder`."""
     return {
-        "broker_url": "embedded://localhost",
+        "broker_url": "embedded://",
         "broker_transport_options": {"folder": str(folder)},
         "worker_pool": "threads",
-        "worker_enable_remote_control": False,
-        "worker_send_task_events": False,
     }
 
 
@@ -131,16 +127,16 @@ def hold_worker_lock(folder: Path) -> None:
 
     Raises ImproperlyConfigured when another worker has it.
     """
-    lock = (_ready_folder(folder) / "worker.lock").open("w")
+    # Never closed: the kernel lets go of it when the process ends, in whatever way.
+    lock = os.open(_ready_folder(folder) / "worker.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as problem:
-        lock.close()
+        os.close(lock)
         raise ImproperlyConfigured(
             f"another worker uses the embedded broker in {str(folder)!r}; it serves only one: "
             "set CELERY_BROKER_URL to RabbitMQ or Redis to run more"
         ) from problem
-    _held.append(lock)
     _put_back_claimed(folder)
 
 

@@ -6,6 +6,7 @@ the same way. `batcher/management/commands/run.py` calls it. Starts nothing itse
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ def worker(settings: Any) -> list[str]:
     return [
         *_CELERY,
         "worker",
+        f"--hostname=batcher-{secrets.token_hex(3)}@%h",  # two on one host must not share a name
         "--pool=threads",
         f"--concurrency={settings.BATCHER_WORKER_THREADS}",
         f"--queues={','.join(queue.value for queue in WorkQueue)}",

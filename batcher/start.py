@@ -22,7 +22,7 @@ PORT_WAIT_S = 2.0
 """A start right after a hard stop may find the port still held by a process that is ending."""
 
 
-class CannotStart(Exception):  # noqa: N818  # reads as what it says
+class CannotStart(Exception):
     """Something outside must be put right first; the message is one line for the person who starts us."""
 
 

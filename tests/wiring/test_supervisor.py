@@ -37,7 +37,9 @@ class Kept:
 
     def wait_for_start(self, name: str, times: int = 1) -> int:
         wait_for(
-            lambda: len(self.pids(name)) >= times, timeout_s=15, what=f"{name} started {times} times"
+            lambda: len(self.pids(name)) >= times,
+            timeout_s=15,
+            what=f"{name} started {times} times",
         )
         return self.pids(name)[-1]
 

@@ -12,7 +12,6 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -22,6 +21,7 @@ from batcher import processes, start
 from batcher.supervisor import Supervisor
 
 THIS_COMPUTER = "127.0.0.0/8,::1,localhost"
+_REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # where all addresses are reached
 
 
 class Command(BaseCommand):
@@ -65,8 +65,11 @@ def _serve() -> int:
     start.migrate()
     greeting = bootstrap(sandbox_url=sandbox_url)
     start.close_connections()
-    supervisor = Supervisor(commands, environment=environment)
-    return supervisor.run(when_started=_greet_once_it_answers(greeting))
+    greet = _Greeting(greeting)
+    try:
+        return Supervisor(commands, environment=environment).run(when_started=greet)
+    finally:
+        greet.tell_secrets_unless_told()
 
 
 def _environment() -> dict[str, str]:
@@ -90,20 +93,27 @@ def _let_this_computer_receive(environment: dict[str, str]) -> None:
     )
 
 
-def _greet_once_it_answers(greeting: list[str]) -> Callable[[], bool]:
-    host = "127.0.0.1" if settings.BATCHER_HOST in {"0.0.0.0", "::"} else settings.BATCHER_HOST  # noqa: S104
-    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.PORT}"
+class _Greeting:
+    """Tells where we are and the first credentials, once, when the web server answers."""
 
-    def greet() -> bool:
-        if not _answers(f"{address}/health"):
+    def __init__(self, credentials: list[str]) -> None:
+        host = _REACHED_AT.get(settings.BATCHER_HOST, settings.BATCHER_HOST)
+        self._address = f"http://{f'[{host}]' if ':' in host else host}:{settings.PORT}"
+        self._credentials = credentials
+
+    def __call__(self) -> bool:
+        """Say whether all has been told."""
+        if not _answers(f"{self._address}/health"):
             return False
-        lines = [f"Batcher is at {settings.BATCHER_PUBLIC_URL or address}/", *greeting]
-        _tell(
-            "\n".join(["", *lines, "Stop with Ctrl-C; everything goes on at the next start.", ""])
-        )
+        url = settings.BATCHER_PUBLIC_URL or self._address
+        _tell("", f"Batcher is at {url}/", *self._credentials)
+        _tell("Stop with Ctrl-C; everything goes on at the next start.", "")
+        self._credentials = []
         return True
 
-    return greet
+    def tell_secrets_unless_told(self) -> None:
+        """A start that failed half-way must not swallow what is shown only once."""
+        _tell(*self._credentials)
 
 
 def _answers(url: str) -> bool:
@@ -122,7 +132,6 @@ def _become(command: list[str]) -> None:
     os.execvp(command[0], command)  # noqa: S606  # our own list, no shell
 
 
-def _tell(text: str) -> None:
-    for line in text.split("\n"):
-        sys.stderr.write(f"{line}\n")
+def _tell(*lines: str) -> None:
+    sys.stderr.writelines(f"{line}\n" for line in lines)
     sys.stderr.flush()
