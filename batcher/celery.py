@@ -74,7 +74,7 @@ def common_settings() -> dict[str, Any]:
         "timezone": "UTC",
         "enable_utc": True,
         "beat_scheduler": "django_celery_beat.schedulers:DatabaseScheduler",
-        "beat_max_loop_interval": 5,
+        "beat_max_loop_interval": 1,  # it also ends no sooner than this
         "broker_connection_retry_on_startup": True,
         "broker_connection_timeout": 4,
         # A doorbell that can not be rung is no reason to wait: the sweeps find the work.
