@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 from aiohttp import web
 
-from sandbox.errors import ApiError, error_body
+from sandbox.errors import INVALID, error_body
 from sandbox.faults import (
     CallRule,
     DropConnection,
@@ -36,29 +36,15 @@ async def strike(
     fault: CallRule, request: web.Request, handler: Handler, download: str | None
 ) -> web.StreamResponse:
     """Answer a call that a fault strikes. ``download`` is the path of the file it would bring."""
-    if isinstance(fault, RateLimit):
-        raise ApiError(
-            429,
-            fault.message,
-            kind="rate_limit_error",
-            code=fault.code,
-            headers=_retry_after(fault.retry_after_s),
-        )
-    if isinstance(fault, TokenLimitAtCreation):
-        raise ApiError(400, "Enqueued token limit reached.", code="token_limit_exceeded")
-    if isinstance(fault, HttpError):
-        if fault.after_effect:
-            await handler(request)
-        return _http_error(fault)
     if isinstance(fault, Hang):
         return await _hang(fault, request, handler)
+    if isinstance(fault, TruncateDownload):
+        return await (_truncate(fault, request, download) if download else handler(request))
+    if isinstance(fault, DropConnection | HttpError) and fault.after_effect:
+        await handler(request)
     if isinstance(fault, DropConnection):
-        if fault.after_effect:
-            await handler(request)
         return _drop(request)
-    if isinstance(fault, TruncateDownload) and download is not None:
-        return await _truncate(fault, request, download)
-    return await handler(request)
+    return _refusal(fault)
 
 
 def call_subject(route: str, body: bytes | None, batch: Mapping[str, object] | None) -> Subject:
@@ -84,6 +70,27 @@ def _retry_after(seconds: float | None) -> dict[str, str]:
     if seconds is None:
         return {}
     return {"retry-after": f"{seconds:g}", "retry-after-ms": f"{seconds * 1000:g}"}
+
+
+def _refusal(fault: CallRule) -> web.Response:
+    if isinstance(fault, RateLimit):
+        fault = HttpError(
+            status=429,
+            message=fault.message,
+            error_type="rate_limit_error",
+            code=fault.code,
+            retry_after_s=fault.retry_after_s,
+        )
+    elif isinstance(fault, TokenLimitAtCreation):
+        fault = HttpError(
+            status=400,
+            message="Enqueued token limit reached (sandbox).",
+            error_type=INVALID,
+            code="token_limit_exceeded",
+        )
+    if not isinstance(fault, HttpError):
+        raise TypeError(f"no reply is known for {fault}")
+    return _http_error(fault)
 
 
 def _http_error(fault: HttpError) -> web.Response:

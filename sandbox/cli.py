@@ -76,6 +76,7 @@ def _speed(text: str) -> float:
 
 
 async def _serve(options: argparse.Namespace) -> None:
+    told = _stop_signal()
     first = _first_scenario(options.scenario)
     store = _open_store(options.data)
     try:
@@ -89,7 +90,7 @@ async def _serve(options: argparse.Namespace) -> None:
             engine.start()
             host = f"[{options.host}]" if ":" in options.host else options.host
             print(f"sandbox ready on http://{host}:{port}/v1", flush=True)  # noqa: T201
-            await _until_told(engine)
+            await _until_told(told, engine)
         finally:
             await runner.cleanup()
             await engine.close()
@@ -131,11 +132,15 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> int:
     return address[1]
 
 
-async def _until_told(engine: Engine) -> None:
+def _stop_signal() -> asyncio.Event:
+    """Return what is set by SIGINT and SIGTERM, from now on."""
     told = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, told.set)
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    return told
+
+
+async def _until_told(told: asyncio.Event, engine: Engine) -> None:
     waiting = asyncio.create_task(told.wait())
     tasks: set[asyncio.Task[object]] = {waiting}
     if engine.task is not None:

@@ -5,7 +5,9 @@ For tests and demonstrations. Nothing here exists at a real provider, and no fau
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import itertools
 
 import msgspec
 from aiohttp import web
@@ -25,7 +27,7 @@ FIRST_SCENARIO = web.AppKey("first_scenario", Scenario)
 _CALM = Scenario()
 _AGAIN = (
     "SELECT custom_id, count(*) FROM line WHERE outcome = 'answered'"
-    " GROUP BY custom_id HAVING count(*) > 1"
+    " GROUP BY custom_id HAVING count(*) > 1 ORDER BY custom_id"
 )
 
 
@@ -95,7 +97,7 @@ async def move_clock(request: web.Request) -> web.Response:
 async def stats(request: web.Request) -> web.Response:
     """``GET /sandbox/stats``: what was asked of this provider, and what it did twice."""
     engine = request.app[ENGINE]
-    return reply(await engine.in_thread(lambda: _stats(engine.store)))
+    return reply(await asyncio.to_thread(_stats, engine.store))
 
 
 async def lines(request: web.Request) -> web.StreamResponse:
@@ -127,6 +129,7 @@ def _line(store: Store, batch: Batch, number: int, raw: bytes) -> dict[str, obje
 
 
 def _stats(store: Store) -> dict[str, object]:
+    again = _counts(store, _AGAIN)
     calls: dict[str, dict[str, object]] = {}
     for route, status, count in store.query("SELECT route, status, calls FROM call"):
         calls.setdefault(str(route), {})[str(status)] = count
@@ -140,8 +143,8 @@ def _stats(store: Store) -> dict[str, object]:
         "lines": {
             "by_outcome": _counts(store, "SELECT outcome, count(*) FROM line GROUP BY outcome"),
             "distinct": store.query("SELECT count(DISTINCT custom_id) FROM line")[0][0],
-            "answered_again": store.query(f"SELECT count(*) FROM ({_AGAIN})")[0][0],
-            "answered_again_ids": _counts(store, f"{_AGAIN} ORDER BY custom_id LIMIT 100"),
+            "answered_again": len(again),
+            "answered_again_ids": dict(itertools.islice(again.items(), 100)),
         },
         "rules": [
             {"rule": rule, "fitted": fitted, "struck": struck}

@@ -6,8 +6,6 @@ never when something is an error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 INVALID = "invalid_request_error"
 
 
@@ -29,12 +27,10 @@ class ApiError(Exception):
         kind: str = INVALID,
         param: str | None = None,
         code: str | None = None,
-        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.body = error_body(message, kind=kind, param=param, code=code)
-        self.headers = dict(headers or {})
 
 
 def missing_parameter(name: str) -> ApiError:

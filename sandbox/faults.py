@@ -7,9 +7,14 @@ lifecycle.py and objects.py (batches) and in results.py (lines).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Ordinal = Annotated[int, msgspec.Meta(ge=1)]
+Quantity = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Match(
@@ -29,11 +34,11 @@ class Match(
     """Regular expression, found anywhere in the line's custom_id."""
     body: str | None = None
     """Regular expression, found anywhere in the raw JSON of the body."""
-    line: int | list[int] | None = None
+    line: Ordinal | list[Ordinal] | None = None
     """Number of the input line, from 1."""
-    nth: int | list[int] | None = None
+    nth: Ordinal | list[Ordinal] | None = None
     """Only the nth time that the rest fits, from 1."""
-    every: int | None = None
+    every: Ordinal | None = None
     """Only each nth time that the rest fits."""
 
 
@@ -43,14 +48,17 @@ class Rule(
     """What all rules have in common."""
 
     match: Match = Match()
-    times: int | None = None
+    times: Quantity | None = None
     """How often it strikes at most; without it, always."""
-    rate: float = 1.0
+    rate: Share = 1.0
     """Share of what fits that is struck, seeded."""
 
 
 class CallRule(Rule, kw_only=True, frozen=True):
     """Strikes one HTTP call; the first that fits wins."""
+
+    only: ClassVar[str | None] = None
+    """The one call that this fault makes sense for."""
 
 
 class BatchRule(Rule, kw_only=True, frozen=True):
@@ -67,7 +75,7 @@ class LineRule(Rule, kw_only=True, frozen=True):
 class RateLimit(CallRule, kw_only=True, frozen=True, tag="rate_limit"):
     """429, with Retry-After when ``retry_after_s`` is given."""
 
-    retry_after_s: float | None = 1.0
+    retry_after_s: Seconds | None = 1.0
     code: str = "rate_limit_exceeded"
     message: str = "Rate limit reached (sandbox)."
 
@@ -75,13 +83,13 @@ class RateLimit(CallRule, kw_only=True, frozen=True, tag="rate_limit"):
 class HttpError(CallRule, kw_only=True, frozen=True, tag="http_error"):
     """Any status, with a JSON error, a proxy's HTML page, an empty or a broken body."""
 
-    status: int = 500
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)] = 500
     style: Literal["json", "html", "empty", "malformed"] = "json"
     message: str = "The server had an error while processing your request."
     error_type: str = "server_error"
     code: str | None = None
     param: str | None = None
-    retry_after_s: float | None = None
+    retry_after_s: Seconds | None = None
     after_effect: bool = False
     """Do what was asked first, and say no all the same."""
 
@@ -89,11 +97,13 @@ class HttpError(CallRule, kw_only=True, frozen=True, tag="http_error"):
 class TokenLimitAtCreation(CallRule, kw_only=True, frozen=True, tag="token_limit_at_creation"):
     """``POST /v1/batches`` answers 400 token_limit_exceeded at once."""
 
+    only: ClassVar[str | None] = "batches.create"
+
 
 class Hang(CallRule, kw_only=True, frozen=True, tag="hang"):
     """Say nothing for real seconds, then answer or drop the connection."""
 
-    seconds: float = 60.0
+    seconds: Seconds = 60.0
     then: Literal["answer", "drop"] = "drop"
     after_effect: bool = False
     """Do what was asked before hanging."""
@@ -108,7 +118,8 @@ class DropConnection(CallRule, kw_only=True, frozen=True, tag="drop_connection")
 class TruncateDownload(CallRule, kw_only=True, frozen=True, tag="truncate_download"):
     """Send fewer bytes of a file's content than Content-Length says."""
 
-    keep: float = 0.5
+    only: ClassVar[str | None] = "files.content"
+    keep: Share = 0.5
     """Share of the bytes that is sent."""
 
 
@@ -118,13 +129,13 @@ class TruncateDownload(CallRule, kw_only=True, frozen=True, tag="truncate_downlo
 class Expire(BatchRule, kw_only=True, frozen=True, tag="expire"):
     """End as expired with this many lines answered, without waiting for the window's end."""
 
-    after_answers: int = 0
+    after_answers: Quantity = 0
 
 
 class CancelByProvider(BatchRule, kw_only=True, frozen=True, tag="cancel_by_provider"):
     """End as cancelled though nobody asked, with this many lines answered."""
 
-    after_answers: int = 0
+    after_answers: Quantity = 0
 
 
 class FailValidation(BatchRule, kw_only=True, frozen=True, tag="fail_validation"):
@@ -139,22 +150,22 @@ class FailValidation(BatchRule, kw_only=True, frozen=True, tag="fail_validation"
 class TokenLimitExceeded(BatchRule, kw_only=True, frozen=True, tag="token_limit_exceeded"):
     """End as failed because the model's queue of tokens is full."""
 
-    limit: int = 2_000_000
+    limit: Quantity = 2_000_000
 
 
 class Slow(BatchRule, kw_only=True, frozen=True, tag="slow"):
     """Other durations for this batch; whatever is not given stays."""
 
-    validating_s: float | None = None
-    in_progress_s: float | None = None
-    finalizing_s: float | None = None
-    cancelling_s: float | None = None
+    validating_s: Seconds | None = None
+    in_progress_s: Seconds | None = None
+    finalizing_s: Seconds | None = None
+    cancelling_s: Seconds | None = None
 
 
 class ListLag(BatchRule, kw_only=True, frozen=True, tag="list_lag"):
     """Show the batch in ``GET /v1/batches`` only after a while; by id it is there at once."""
 
-    seconds: float = 5.0
+    seconds: Seconds = 5.0
 
 
 class UnknownStatus(BatchRule, kw_only=True, frozen=True, tag="unknown_status"):
@@ -259,7 +270,7 @@ class OddText(LineRule, kw_only=True, frozen=True, tag="odd_text"):
 class BigAnswer(LineRule, kw_only=True, frozen=True, tag="big_answer"):
     """Lengthen the answer's text by this many bytes."""
 
-    size_bytes: int = 1_000_000
+    size_bytes: Quantity = 1_000_000
 
 
 class NoUsage(LineRule, kw_only=True, frozen=True, tag="no_usage"):

@@ -72,9 +72,10 @@ class RuleBook:
 
     def call_fault(self, call: Subject, tally: Tally) -> CallRule | None:
         """Return the first rule that strikes this call."""
-        return next(
-            (rule for number, rule in self._calls if self._strikes(number, rule, call, tally)), None
-        )
+        for number, rule in self._calls:
+            if rule.only in (None, call.route) and self._strikes(number, rule, call, tally):
+                return rule
+        return None
 
     def draw_batch_faults(self, batch: Subject, tally: Tally) -> list[int]:
         """Return the numbers of the rules that strike a new batch, at most one of each fault."""

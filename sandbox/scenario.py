@@ -12,7 +12,16 @@ from pathlib import Path
 
 import msgspec
 
-from sandbox.faults import AnyRule, BatchRule, CallRule, LineRule, Match, Rule
+from sandbox.faults import (
+    AnyRule,
+    BatchRule,
+    CallRule,
+    LineRule,
+    Match,
+    Quantity,
+    Rule,
+    Seconds,
+)
 
 READY_MADE = Path(__file__).with_name("scenarios")
 
@@ -20,18 +29,18 @@ READY_MADE = Path(__file__).with_name("scenarios")
 class Durations(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """How long each stage of a batch takes, in seconds of the sandbox's clock."""
 
-    validating_s: float = 0.3
-    in_progress_s: float = 0.4
-    finalizing_s: float = 0.3
-    cancelling_s: float = 0.3
+    validating_s: Seconds = 0.3
+    in_progress_s: Seconds = 0.4
+    finalizing_s: Seconds = 0.3
+    cancelling_s: Seconds = 0.3
 
 
 class Limits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The provider's limits."""
 
-    lines: int = 50_000
-    file_bytes: int = 209_715_200
-    enqueued_tokens: dict[str, int] = {}
+    lines: Quantity = 50_000
+    file_bytes: Quantity = 209_715_200
+    enqueued_tokens: dict[str, Quantity] = {}
     """By model (``*`` allowed): batches beyond it fail with token_limit_exceeded."""
 
 
@@ -104,12 +113,3 @@ def _check(rule: Rule, where: str) -> None:
             re.compile(getattr(rule.match, name) or "")
         except re.error as error:
             raise ScenarioError(f"not a pattern: {error} - at `{where}.match.{name}`") from error
-    numbers = [rule.match.every, *_as_list(rule.match.nth), *_as_list(rule.match.line)]
-    if any(number is not None and number < 1 for number in numbers):
-        raise ScenarioError(f"`nth`, `every` and `line` count from 1 - at `{where}.match`")
-
-
-def _as_list(value: int | list[int] | None) -> list[int]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, int) else value

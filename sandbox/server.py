@@ -80,7 +80,7 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
     try:
         response = await handler(request)
     except ApiError as error:
-        response = reply(error.body, status=error.status, headers=error.headers)
+        response = reply(error.body, status=error.status)
     except web.HTTPException as error:
         response = _http_exception(request, error)
     name = call_name(request)
