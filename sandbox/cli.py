@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -126,7 +127,11 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> int:
         site = web.TCPSite(runner, host, port)
         await site.start()
     except (OSError, OverflowError) as error:
-        reason = "the port is in use" if getattr(error, "errno", None) == 98 else str(error)
+        reason = (
+            "the port is in use"
+            if getattr(error, "errno", None) == errno.EADDRINUSE
+            else str(error)
+        )
         raise StartError(f"can't listen on {host}:{port}: {reason}") from error
     address: tuple[str, int] = runner.addresses[0]
     return address[1]

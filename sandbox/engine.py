@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 OUTPUT_KEPT_S = 30 * 24 * 60 * 60
 _LONGEST_REST_S = 0.5
-_SWEEP_EVERY_S = 60.0
+_TIDY_EVERY_S = 10.0
 
 
 class Engine:
@@ -85,20 +85,19 @@ class Engine:
         return self.book(batch.generation).batch_faults(batch.drawn)
 
     async def _run(self) -> None:
-        swept = 0.0
+        tidied = 0.0
         while True:
             self._bell.clear()
             rest = await self.in_thread(self._move_due)
             now = asyncio.get_running_loop().time()
-            if now - swept > _SWEEP_EVERY_S:
-                swept = now
-                await self.in_thread(lambda: self.store.sweep(self.clock.now()))
+            if now - tidied > _TIDY_EVERY_S:
+                tidied = now
+                await self.in_thread(self._tidy)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._bell.wait(), rest)
 
     def _move_due(self) -> float:
         """Move each batch that is due one stage on; return how many real seconds may pass now."""
-        self.store.keep_reading(self.clock.reading())
         now = self.clock.now()
         for batch in self.store.running():
             if self._stop.is_set() or batch.due_at is None or batch.due_at > now:
@@ -109,6 +108,10 @@ class Engine:
             return _LONGEST_REST_S
         rest = self.clock.real_seconds(first.due_at - self.clock.now())
         return min(max(rest, 0.0), _LONGEST_REST_S)
+
+    def _tidy(self) -> None:
+        self.store.sweep(self.clock.now())
+        self.store.keep_reading(self.clock.reading())
 
     def _move(self, batch: Batch) -> None:
         stage = {"validating": self._validate, "in_progress": self._finalize}
@@ -218,6 +221,7 @@ class Engine:
         self, batch: Batch, *, files: list[StoredFile] | None = None, tally: Tally | None = None
     ) -> None:
         if self.store.save(batch, files=files or [], tally=tally):
+            self.store.keep_reading(self.clock.reading())
             logger.info("batch moved", extra={"batch": batch.id, "status": batch.status})
             return
         for file in files or []:

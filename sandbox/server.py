@@ -77,12 +77,7 @@ async def _front_page(_request: web.Request) -> web.Response:
 @web.middleware
 async def _outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
     started = time.monotonic()
-    try:
-        response = await handler(request)
-    except ApiError as error:
-        response = reply(error.body, status=error.status)
-    except web.HTTPException as error:
-        response = _http_exception(request, error)
+    response = await _answered(request, handler)
     name = call_name(request)
     if name is not None and not name.startswith("sandbox."):
         is_gone = request.transport is None or request.transport.is_closing()
@@ -93,6 +88,23 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
         response.headers["openai-organization"] = "org-sandbox"
         response.headers["openai-processing-ms"] = str(int((time.monotonic() - started) * 1000))
     return response
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Return the handler's response, or the reply that fits what it raised."""
+    try:
+        return await handler(request)
+    except ApiError as error:
+        return reply(error.body, status=error.status)
+    except web.HTTPException as error:
+        return _http_exception(request, error)
+    except ConnectionError:
+        return web.Response()  # the client went away: nobody reads this
+    except Exception:
+        # The edge of the server: whatever is wrong inside, a client gets OpenAI's shape.
+        logger.exception("call failed", extra={"path": request.path})
+        message = "The sandbox failed; see its log."
+        return reply(error_body(message, kind="server_error"), status=500)
 
 
 @web.middleware

@@ -15,6 +15,7 @@ from tests.sandbox_process import SandboxProcess
 def running_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
     with SandboxProcess.start(tmp_path_factory.mktemp("sandbox"), speed=20, seed=7) as process:
         yield process
+        assert process.errors() == "", "it logs nothing unless something is wrong with it"
 
 
 @pytest.fixture

@@ -154,6 +154,28 @@ def test_a_rule_strikes_the_batches_that_fit(drive: Driver, sandbox, match, stru
     assert (batch.status == "expired") == struck
 
 
+@pytest.mark.parametrize(
+    ("name", "status", "answered"),
+    [
+        ("calm", "completed", 12),
+        ("failed-lines", "completed", 10),
+        ("expired", "expired", 2),
+        ("cancelled", "cancelled", 1),
+        ("queue-full", "failed", 0),
+        ("broken-output", "completed", 12),
+        ("odd-text", "completed", 12),
+    ],
+)
+def test_a_ready_made_scenario_does_what_it_says(drive: Driver, sandbox, name, status, answered):
+    sandbox.set_scenario(name)
+
+    batch = drive.run(chat_lines(12))
+
+    output = drive.raw(batch.output_file_id)
+    assert batch.status == status
+    assert output.count(b'"status_code":200') == answered
+
+
 def test_a_batch_keeps_the_rules_it_was_created_under(drive: Driver, sandbox):
     sandbox.set_scenario({"rules": [{"fault": "expire"}, {"fault": "drop_line"}]})
     batch = drive.create(chat_lines(2))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
 import openai
 import pytest
+import requests
 
-from tests.sandbox.driving import Driver, chat_lines, jsonl
+from tests.sandbox.driving import Driver, chat_lines, jsonl, until
 
 
 def test_an_uploaded_file_comes_back_byte_for_byte(client):
@@ -60,6 +63,48 @@ def test_retrieve_shows_the_whole_object_with_its_null_members(client, sandbox):
         "status_details": None,
     }
     assert file.id.startswith("file-")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "message"),
+    [
+        pytest.param("application/json", b"{}", "Expected a multipart", id="JSON"),
+        pytest.param("multipart/form-data", b"x", "boundary missed", id="no boundary"),
+        pytest.param("multipart/form-data; boundary=x", b"junk", "can't be read", id="junk"),
+        pytest.param("multipart/form-data; boundary=x",
+                     b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nab',
+                     "can't be read", id="cut"),
+        pytest.param("multipart/form-data; boundary=x",
+                     b'--x\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--\r\n',
+                     "Missing required parameter: 'file'", id="no file"),
+    ],
+)  # fmt: skip
+def test_a_body_that_is_no_upload_is_refused(client, sandbox, kind, body, message):
+    headers = {"authorization": "Bearer any", "content-type": kind}
+
+    response = requests.post(f"{sandbox.base_url}/files", body, headers=headers, timeout=10)
+
+    assert response.status_code == 400
+    assert message in response.json()["error"]["message"]
+    assert client.files.list().data == []
+    assert not list((sandbox.data_dir / "state" / "files").iterdir())
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(client, sandbox):
+    address = sandbox.url.removeprefix("http://").split(":")
+    head = (
+        b"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer any\r\n"
+        b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 999999\r\n\r\n"
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+    )
+    files = sandbox.data_dir / "state" / "files"
+
+    with socket.create_connection((address[0], int(address[1]))) as connection:
+        connection.sendall(head + b"y" * 300_000)
+        until(lambda: any(files.iterdir()))
+
+    until(lambda: not any(files.iterdir()))
+    assert client.files.list().data == []
 
 
 def test_a_deleted_file_is_gone(client):
