@@ -66,8 +66,10 @@ RULES: Final = {
 }
 """What each field must be: the text of its error and its description in the OpenAPI document."""
 
-_PLAIN = r"^[^\x00-\x1f\x7f]*$"
-_PLAIN_URL = r"^[^\x00-\x20\x7f]*$"
+# Patterns of what must not be in a text. No `$`: to Python it also means "before a last line break".
+_PLAIN = r"^(?![\s\S]*[\x00-\x1f\x7f-\x9f])"
+_PLAIN_URL = r"^(?![\s\S]*[\x00-\x20\x7f-\x9f])"
+_NO_NUL = r"^(?![\s\S]*\x00)"
 
 
 def _text(field: str, longest: int, pattern: str = _PLAIN) -> Meta:
@@ -133,8 +135,8 @@ class NewRequest(Struct, forbid_unknown_fields=True, frozen=True):
     metadata: (
         Annotated[
             dict[
-                Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00]*$")],
-                Annotated[str, Meta(max_length=512, pattern=r"^[^\x00]*$")],
+                Annotated[str, Meta(min_length=1, max_length=64, pattern=_NO_NUL)],
+                Annotated[str, Meta(max_length=512, pattern=_NO_NUL)],
             ],
             Meta(max_length=16, description=RULES["/metadata"]),
         ]
