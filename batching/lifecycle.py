@@ -363,7 +363,7 @@ def move_many(
     step = arrow(model, name)
     at = now or timezone.now()
     values = {"state": step.target, "state_changed_at": at, **(changes or {})}
-    guarded = rows.filter(state__in=step.sources).values_list("pk", "state")
+    guarded = rows.filter(state__in=step.sources).values_list("id", "state")
     log = _LogRows(model, step, log_text(reason, by), by.user_id, at, rows.db)
     with transaction.atomic(using=rows.db):
         if connections[rows.db].vendor == "postgresql":
@@ -440,14 +440,12 @@ def _move_in_one_statement(rows: Any, values: Mapping[str, Any], log: _LogRows) 
 def _move_under_write_lock(rows: Any, values: Mapping[str, Any], log: _LogRows) -> int:
     """SQLite: the transaction holds the only write lock, so the same query finds the same rows twice."""
     select, select_params = rows.query.sql_with_params()
-    insert, log_params = log.insert_select("old")
+    insert, log_params = log.insert_select(f"({select})")
     with connections[rows.db].cursor() as cursor:
-        cursor.execute(
-            f"WITH old (id, state) AS ({select}) {insert}", [*select_params, *log_params]
-        )
+        cursor.execute(insert, [*log_params, *select_params])
         if cursor.rowcount == 0:
             return 0
-        ids = RawSQL(f"SELECT id FROM ({select}) AS old", select_params)  # noqa: S611
+        ids = RawSQL(f"SELECT id FROM ({select}) AS old", select_params)  # noqa: S608, S611
         update, update_params = _update_sql(rows, ids, values)
         cursor.execute(update, update_params)
         return int(cursor.rowcount)

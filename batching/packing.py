@@ -74,19 +74,20 @@ def _building(lane: Lane, now: datetime) -> Batch:
 
 
 _TAKE = """
-    WITH candidate AS (
-        SELECT id, priority, size_bytes, token_estimate FROM {request}
-        WHERE lane_id = %s AND state = 'pending' AND batch_id IS NULL
-        ORDER BY priority DESC, id LIMIT %s {lock}
-    ), running AS (
-        SELECT id,
-            SUM(size_bytes) OVER so_far AS bytes,
-            SUM(token_estimate) OVER so_far AS tokens
-        FROM candidate
-        WINDOW so_far AS (ORDER BY priority DESC, id ROWS UNBOUNDED PRECEDING)
+    UPDATE {request} SET batch_id = %s WHERE id IN (
+        WITH candidate AS (
+            SELECT id, priority, size_bytes, token_estimate FROM {request}
+            WHERE lane_id = %s AND state = 'pending' AND batch_id IS NULL
+            ORDER BY priority DESC, id LIMIT %s {lock}
+        ), running AS (
+            SELECT id,
+                SUM(size_bytes) OVER so_far AS bytes,
+                SUM(token_estimate) OVER so_far AS tokens
+            FROM candidate
+            WINDOW so_far AS (ORDER BY priority DESC, id ROWS UNBOUNDED PRECEDING)
+        )
+        SELECT id FROM running WHERE bytes <= %s AND tokens <= %s
     )
-    UPDATE {request} SET batch_id = %s
-    WHERE id IN (SELECT id FROM running WHERE bytes <= %s AND tokens <= %s)
 """
 
 
@@ -100,9 +101,9 @@ def _take(batch: Batch, limits: BatchLimits) -> int:
         cursor.execute(
             _TAKE.format(request=Request._meta.db_table, lock=lock),
             [
+                batch.pk,
                 batch.lane_id,
                 room,
-                batch.pk,
                 limits.max_bytes - batch.size_bytes,
                 limits.max_tokens - batch.token_estimate,
             ],

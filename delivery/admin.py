@@ -37,7 +37,16 @@ class DestinationFilter(TextFilter):  # type: ignore[misc]  # the theme carries 
 class AttemptAdmin(MachineRows[Attempt]):
     """Written by the senders."""
 
-    list_display = ("ended_at", "its_request", "place", "number", "badge", "status", "took", "detail")
+    list_display = (
+        "ended_at",
+        "its_request",
+        "place",
+        "number",
+        "badge",
+        "status",
+        "took",
+        "detail",
+    )
     list_display_links = ("ended_at",)
     list_select_related = ("request", "destination")
     list_filter = (DestinationFilter,)

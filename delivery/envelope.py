@@ -6,12 +6,17 @@ and by the API for clients that pull, so both say the same.
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
+
 import msgspec
 from msgspec import Raw
 
 from batching.models import Answer, Request
 
 _NULL = Raw(b"null")
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class _Line(msgspec.Struct):
@@ -58,7 +63,7 @@ def render(request: Request, answer: Answer | None, metadata: bytes) -> bytes:
     ``answer`` is the one of its present attempt, None when it ended without one: then ``error`` says
     why. ``metadata`` is the client's JSON object.
     """
-    line = _read.decode(answer.line) if answer else _Line()
+    line = _members(bytes(answer.line)) if answer else _Line()
     error = line.error
     if answer is None or request.outcome in ("expired", "cancelled"):
         error = Raw(msgspec.json.encode(_Error(request.error_code, request.error_message)))
@@ -73,6 +78,42 @@ def render(request: Request, answer: Answer | None, metadata: bytes) -> bytes:
             usage=_usage(answer),
         )
     )
+
+
+def _members(line: bytes) -> _Line:
+    """Return the members that are handed on, as the bytes that came.
+
+    msgspec refuses a lone surrogate escape even where it only skips; such a line is walked by the
+    standard library, over Latin-1, where one character is one byte.
+    """
+    try:
+        return _read.decode(line)
+    except msgspec.DecodeError:
+        found = dict(_walk(line.decode("latin-1")))
+    return _Line(
+        **{
+            name: Raw(found[name].encode("latin-1"))
+            for name in _Line.__struct_fields__
+            if name in found
+        }
+    )
+
+
+def _walk(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and the raw texts of the members of a JSON object."""
+    scan, place = json.JSONDecoder(strict=False).raw_decode, _SPACE.match(text).end() + 1
+    while True:
+        place = _SPACE.match(text, place).end()
+        if text[place] in "},":
+            if text[place] == "}":
+                return
+            place += 1
+            continue
+        name, place = scan(text, place)
+        place = _SPACE.match(text, _SPACE.match(text, place).end() + 1).end()
+        _, end = scan(text, place)
+        yield name, text[place:end]
+        place = end
 
 
 def _usage(answer: Answer | None) -> Usage | None:
