@@ -1,0 +1,215 @@
+"""Batches and submissions: looking at them, and doing something to a batch.
+
+A project sees a batch while one of its requests is in it. What other projects share is not one project's
+to steer: such a deed is refused as ``shared_batch``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+import msgspec
+from django.db import models
+from django.db.models import Count
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+
+from batching import steering
+from batching.api import shapes
+from batching.api.auth import Caller
+from batching.api.errors import ApiError, Conflict, not_found
+from batching.api.operations import Answer, Parameter, operation, render, wrong_parameter
+from batching.api.paging import CURSOR, LIMIT, newest_first
+from batching.api.request_views import history
+from batching.api.shapes import (
+    BatchDetail,
+    BatchMoved,
+    BatchPage,
+    SubmissionDetail,
+    SubmissionPage,
+)
+from batching.lifecycle import BatchState
+from batching.models import Batch, Request, Submission
+from batching.models.projects import Scope
+from batching.progress import explain_batch
+from batching.steering import Refused
+from delivery import redelivery
+
+_FILTERS: Final = {
+    "model": "lane__model",
+    "url": "lane__endpoint",
+    "account": "lane__account__name",
+}
+
+
+@operation(
+    scope=Scope.READ,
+    query=(
+        Parameter(
+            name="state",
+            about="Only these.",
+            schema={"type": "string", "enum": list(BatchState.values)},
+        ),
+        Parameter(name="model", about="Only those for this model."),
+        Parameter(name="url", about="Only those for this endpoint, such as /v1/responses."),
+        Parameter(name="account", about="Only those of this account, by its name."),
+        CURSOR,
+        LIMIT,
+    ),
+    answers={200: Answer("A page, newest first.", BatchPage)},
+    fails=(400,),
+)
+def list_batches(request: HttpRequest, caller: Caller) -> HttpResponse:
+    """List the batches that hold requests of yours."""
+    rows = Batch.objects.of_project(caller.project.pk).filter(**_filters(request))
+    rows = rows.select_related("lane__account")
+    rows = rows.defer("provider_object", "lane__account__api_key")
+    page, cursor = newest_first(rows, request)
+    shown = BatchPage(data=[shapes.batch_summary(row) for row in page], next_cursor=cursor)
+    return render(msgspec.json.encode(shown))
+
+
+def _filters(request: HttpRequest) -> dict[str, str]:
+    given = {field: request.GET[name] for name, field in _FILTERS.items() if request.GET.get(name)}
+    if any("\0" in value for value in given.values()):
+        raise wrong_parameter("filter", "must not hold NUL")
+    if state := request.GET.get("state"):
+        if state not in BatchState.values:
+            raise wrong_parameter("state", f"must be one of {', '.join(BatchState.values)}")
+        given["state"] = state
+    return given
+
+
+@operation(
+    scope=Scope.READ,
+    answers={200: Answer("The batch with its history.", BatchDetail)},
+    fails=(404,),
+)
+def show_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpResponse:
+    """Show one batch, and how far your requests in it are."""
+    row = _find(caller, batch_id)
+    mine = Request.objects.filter(batch=row, project=caller.project)
+    shown = shapes.batch_detail(
+        row, why=explain_batch(row, timezone.now()), requests=_by_state(mine), log=history(row)
+    )
+    return render(msgspec.json.encode(shown))
+
+
+def _find(caller: Caller, batch_id: str) -> Batch:
+    rows = Batch.objects.of_project(caller.project.pk).select_related("lane__account")
+    row = rows.filter(key=batch_id).first() if "\0" not in batch_id else None
+    if row is None:
+        raise not_found("batch")
+    return row
+
+
+def _by_state(rows: models.QuerySet[Request]) -> dict[str, int]:
+    counted = rows.order_by().values_list("state").annotate(count=Count("pk"))
+    return {state: count for state, count in counted}  # noqa: C416  # dict() of it is untyped
+
+
+def _to_steer(caller: Caller, batch_id: str) -> Batch:
+    """Return a batch that is the caller's alone. Raises ApiError 404 or 409."""
+    row = _find(caller, batch_id)
+    if Request.objects.filter(batch=row).exclude(project=caller.project).exists():
+        detail = "other projects have requests in this batch; an operator may do this"
+        raise ApiError("shared_batch", detail)
+    return row
+
+
+@contextmanager
+def _told_with_state(row: Batch) -> Iterator[None]:
+    """Answer what is refused with 409 and the state that the batch really has."""
+    try:
+        yield
+    except Refused as problem:
+        row.refresh_from_db(fields=["state"])
+        meta = {"state": row.state}
+        raise Conflict(problem.code, problem.detail, meta=meta) from problem
+
+
+def _moved(row: Batch, message: str) -> HttpResponse:
+    row.refresh_from_db(fields=["state"])
+    moved = BatchMoved(id=row.key, state=row.state, message=message)
+    return render(msgspec.json.encode(moved), 202)
+
+
+_MOVED: Final = {202: Answer("It is done, or under way.", BatchMoved)}
+
+
+Deed = Callable[..., object]
+
+
+def _deed(deed: Deed, caller: Caller, batch_id: str, *, asked: str, said: str) -> HttpResponse:
+    row = _to_steer(caller, batch_id)
+    with _told_with_state(row):
+        deed(row, by=caller.actor, reason=asked, now=timezone.now())
+    return _moved(row, said)
+
+
+@operation(scope=Scope.OPERATE, answers=_MOVED, fails=(404, 409))
+def seal_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpResponse:
+    """Send a building batch on its way as it is."""
+    return _deed(steering.seal, caller, batch_id, asked="seal asked for", said="Batch sealed")
+
+
+@operation(scope=Scope.OPERATE, answers=_MOVED, fails=(404, 409))
+def cancel_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpResponse:
+    """Stop a batch; answers that the provider has finished by then are kept and delivered."""
+    asked, said = "cancelled by its client", "Cancellation triggered"
+    return _deed(steering.cancel_batch, caller, batch_id, asked=asked, said=said)
+
+
+@operation(scope=Scope.OPERATE, answers=_MOVED, fails=(404, 409))
+def restart_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpResponse:
+    """Send what a failed batch left unfinished again."""
+    asked, said = "restart asked for", "Batch restarted"
+    return _deed(steering.restart_batch, caller, batch_id, asked=asked, said=said)
+
+
+@operation(scope=Scope.OPERATE, answers=_MOVED, fails=(404, 409))
+def redeliver_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpResponse:
+    """Deliver every result of a batch once more."""
+    deed = partial(redelivery.redeliver_batch, only_failed=False)
+    asked, said = "redelivery asked for", "Redelivery triggered"
+    return _deed(deed, caller, batch_id, asked=asked, said=said)
+
+
+@operation(scope=Scope.OPERATE, answers=_MOVED, fails=(404, 409))
+def redeliver_failed_of_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpResponse:
+    """Deliver those results of a batch once more whose delivery was given up."""
+    deed = partial(redelivery.redeliver_batch, only_failed=True)
+    asked, said = "redelivery of failed ones asked for", "Redelivery triggered"
+    return _deed(deed, caller, batch_id, asked=asked, said=said)
+
+
+@operation(
+    scope=Scope.READ,
+    query=(CURSOR, LIMIT),
+    answers={200: Answer("A page, newest first.", SubmissionPage)},
+    fails=(400,),
+)
+def list_submissions(request: HttpRequest, caller: Caller) -> HttpResponse:
+    """List your submissions a page at a time."""
+    rows = Submission.objects.filter(project=caller.project)
+    page, cursor = newest_first(rows, request)
+    data = [shapes.submission_summary(row) for row in page]
+    return render(msgspec.json.encode(SubmissionPage(data=data, next_cursor=cursor)))
+
+
+@operation(
+    scope=Scope.READ,
+    answers={200: Answer("The submission and how far it is.", SubmissionDetail)},
+    fails=(404,),
+)
+def show_submission(request: HttpRequest, caller: Caller, submission_id: str) -> HttpResponse:
+    """Show one submission, and its requests by state."""
+    mine = Submission.objects.filter(project=caller.project)
+    row = mine.filter(key=submission_id).first() if "\0" not in submission_id else None
+    if row is None:
+        raise not_found("submission")
+    requests = _by_state(Request.objects.filter(submission=row))
+    return render(msgspec.json.encode(shapes.submission_detail(row, requests)))

@@ -1,0 +1,164 @@
+"""The OpenAPI 3.1 document, printed from the table of routes and the types that the code itself uses.
+
+Decides nothing that is not in `operations` or the wire types, so it can't disagree with them. `docs_views`
+serves it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+
+from batching.api.errors import Errors
+from batching.api.operations import JSON, NDJSON, Answer, Body, Operation, Route
+
+VERSION: Final = "1"
+_REF: Final = "#/components/schemas/{name}"
+_PATH_VALUE = re.compile(r"<(?:\w+:)?(\w+)>")
+_PATH_VALUES: Final = {
+    "custom_id": "Your `custom_id`, percent-encoded (slashes may stay), or our `req_…` id.",
+    "batch_id": "The batch's id, `bat_…`.",
+    "submission_id": "The submission's id, `sub_…`.",
+}
+_TAGS: Final = {
+    "requests": "Send requests, look at them, and change their course.",
+    "batches": "The provider batches that requests travel in.",
+    "submissions": "Requests that were sent together.",
+    "results": "Results for clients that pull.",
+    "operation": "How the installation is.",
+    "docs": "This document.",
+}
+_ABOUT: Final = (
+    "Send LLM requests now, get each result delivered later, at batch prices. Every call but the health"
+    " checks and this document needs `Authorization: Bearer <API key>`. Errors have one shape."
+)
+_ONE_PLACE: Final = [
+    {
+        "required": ["rabbitmq_queue"],
+        "properties": {"rabbitmq_exchange": False, "rabbitmq_routing_key": False},
+    },
+    {
+        "required": ["rabbitmq_exchange", "rabbitmq_routing_key"],
+        "properties": {"rabbitmq_queue": False},
+    },
+]
+
+
+def document(routes: Iterable[Route]) -> dict[str, Any]:
+    """Return the document as JSON-like values."""
+    routes = tuple(routes)
+    schemas = _Schemas(routes)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Batcher", "version": VERSION, "description": _ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
+        "paths": {
+            template(route): {
+                method.lower(): _operation(route, operation, schemas)
+                for method, operation in route.operations.items()
+            }
+            for route in routes
+        },
+        "components": {
+            "schemas": schemas.components,
+            "securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def template(route: Route) -> str:
+    """Return the route's path as OpenAPI writes it: `/api/batches/{batch_id}`."""
+    return "/" + _PATH_VALUE.sub(r"{\1}", route.path)
+
+
+def tag(route: Route) -> str:
+    """Return the group that a route belongs to."""
+    words = route.path.split("/")
+    if words[0] != "api":
+        return "operation"
+    return words[1] if words[1] in _TAGS else "docs"
+
+
+class _Schemas:
+    """The components, and where each type is found among them."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        types: dict[Any, None] = {Errors: None}
+        for operation in (o for route in routes for o in route.operations.values()):
+            types |= {operation.body.type: None} if operation.body else {}
+            types |= {a.type: None for a in operation.answers.values() if a.type is not None}
+        found, self.components = msgspec.json.schema_components(types, ref_template=_REF)
+        self._of_type: dict[Any, Mapping[str, Any]] = dict(zip(types, found, strict=True))
+        self.components["ToRabbitmq"]["oneOf"] = _ONE_PLACE
+
+    def of(self, type_: Any) -> Mapping[str, Any]:
+        """Return the reference to a type's schema."""
+        return self._of_type[type_]
+
+
+def _operation(route: Route, operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+    needs = f"Needs the scope `{operation.scope}`." if operation.scope else "Open to all."
+    shown: dict[str, Any] = {
+        "operationId": operation.name,
+        "tags": [tag(route)],
+        "summary": operation.summary,
+        "description": f"{operation.description} {needs}".strip(),
+        "security": [{"apiKey": []}] if operation.scope else [],
+        "parameters": [*_path_values(route), *_query(operation)],
+        "responses": _responses(operation, schemas),
+    }
+    if operation.body:
+        shown["requestBody"] = {"required": True, "content": _sent(operation.body, schemas)}
+    return shown
+
+
+def _path_values(route: Route) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATH_VALUES[name],
+            "schema": {"type": "string"},
+        }
+        for name in _PATH_VALUE.findall(route.path)
+    ]
+
+
+def _query(operation: Operation) -> list[dict[str, Any]]:
+    return [
+        {"name": p.name, "in": "query", "description": p.about, "schema": p.schema}
+        for p in operation.query
+    ]
+
+
+def _sent(body: Body, schemas: _Schemas) -> dict[str, Any]:
+    if body.media_type == NDJSON:
+        each = schemas.of(body.type)
+        about = "One JSON object a line; each is what `x-line` describes."
+        schema: Mapping[str, Any] = {"type": "string", "description": about, "x-line": each}
+        return {NDJSON: {"schema": schema, "example": body.example}}
+    example = msgspec.json.decode(body.example)
+    return {JSON: {"schema": schemas.of(body.type), "example": example}}
+
+
+def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+    guard = (401, 403) if operation.scope else ()
+    errors = {*operation.fails, *guard, 500} - set(operation.answers)
+    shown = {str(status): _answer(a, schemas) for status, a in operation.answers.items()}
+    for status in sorted(errors):
+        content = {JSON: {"schema": schemas.of(Errors)}}
+        shown[str(status)] = {"description": HTTPStatus(status).phrase, "content": content}
+    return shown
+
+
+def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
+    schema = schemas.of(answer.type) if answer.type is not None else {"type": "string"}
+    if answer.media_type == JSON and answer.type is None:
+        schema = {"type": "object"}
+    return {"description": answer.about, "content": {answer.media_type: {"schema": schema}}}

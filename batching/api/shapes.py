@@ -1,0 +1,379 @@
+"""What the API answers: the shape of each thing, and how a row becomes one.
+
+The OpenAPI document is printed from these types. Views call the functions below with rows whose relations
+are loaded; nothing here asks the database. Inside keys never leave: every ``id`` is a public one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+
+from django_fsm_log.models import StateLog
+from msgspec import Raw, Struct, structs
+
+from batching.models import Answer, Batch, Request, Submission
+from delivery.models import Attempt
+
+
+class Taken(Struct, frozen=True):
+    """A request that we hold."""
+
+    id: str
+    custom_id: str
+    state: str
+
+
+class LineError(Struct, frozen=True):
+    """Why one line of a bulk upload was not taken."""
+
+    line: int
+    """1-based, blank lines counted."""
+    code: str
+    detail: str
+    pointer: str
+    """JSON pointer into the line; empty for all of it."""
+
+
+class BulkTaken(Struct, frozen=True):
+    """What became of a bulk upload."""
+
+    submission: str
+    accepted: int
+    duplicates: int
+    """Lines whose very request was here before."""
+    rejected: int
+    errors: list[LineError]
+    """The first 1,000."""
+    errors_left_out: int
+    """How many more there are."""
+
+
+class Usage(Struct, frozen=True):
+    """Tokens, as far as the provider said."""
+
+    input_tokens: int | None
+    cached_tokens: int | None
+    output_tokens: int | None
+    reasoning_tokens: int | None
+
+
+class ErrorSummary(Struct, frozen=True):
+    """Why a request ended badly, in short."""
+
+    code: str
+    message: str
+
+
+class RequestSummary(Struct, frozen=True):
+    """One request, as lists show it."""
+
+    id: str
+    custom_id: str
+    state: str
+    outcome: str
+    """succeeded, failed, expired or cancelled; empty while it is open."""
+    batch: str | None
+    submission: str | None
+    url: str
+    model: str
+    account: str
+    priority: int
+    attempt: int
+    """Which sending this is."""
+    error: ErrorSummary | None
+    created_at: datetime
+    state_changed_at: datetime
+    deliver_by: datetime | None
+
+
+class RequestPage(Struct, frozen=True):
+    """A page of requests."""
+
+    data: list[RequestSummary]
+    next_cursor: str | None
+
+
+class DeliveryAttempt(Struct, frozen=True):
+    """One try at delivering a result."""
+
+    number: int
+    outcome: str
+    status: int | None
+    """HTTP status, when there was one."""
+    detail: str
+    is_replay: bool
+    duration_s: float
+    ended_at: datetime
+    next_at: datetime | None
+    """When the next try was due."""
+
+
+class Transition(Struct, frozen=True):
+    """One change of state."""
+
+    at: datetime
+    transition: str
+    from_state: str | None
+    to_state: str
+    by: str | None
+    """The user, if it was one; else the reason names who."""
+    reason: str
+
+
+class RequestDetail(Struct, frozen=True):
+    """One request with all that happened to it."""
+
+    id: str
+    custom_id: str
+    state: str
+    outcome: str
+    why: str
+    """Why it is where it is and what happens next, in one or two sentences."""
+    batch: str | None
+    submission: str | None
+    url: str
+    model: str
+    account: str
+    delivery_config: dict[str, str]
+    priority: int
+    attempt: int
+    size_bytes: int
+    token_estimate: int
+    metadata: Raw
+    answer: Raw
+    """The provider's response, as it came: status_code, request_id, body; null while there is none."""
+    error: Raw
+    """The provider's error, as it came, or ours; null when there is none."""
+    usage: Usage | None
+    cost: Decimal | None
+    attempts: list[DeliveryAttempt]
+    """Newest first, at most 100."""
+    transitions: list[Transition]
+    """Oldest first, at most 500."""
+    created_at: datetime
+    state_changed_at: datetime
+    deliver_by: datetime | None
+    settled_at: datetime | None
+    next_delivery_at: datetime | None
+    delivered_at: datetime | None
+
+
+class RequestMoved(Struct, frozen=True):
+    """A request after something was done to it."""
+
+    id: str
+    custom_id: str
+    state: str
+    message: str
+
+
+class Counts(Struct, frozen=True):
+    """The provider's own count of a batch."""
+
+    total: int | None
+    completed: int | None
+    failed: int | None
+
+
+class BatchSummary(Struct, frozen=True):
+    """One batch, as lists show it."""
+
+    id: str
+    state: str
+    account: str
+    model: str
+    url: str
+    request_count: int
+    size_bytes: int
+    token_estimate: int
+    provider_batch_id: str | None
+    provider_status: str | None
+    provider_counts: Counts
+    wait_reason: str
+    last_error: str
+    created_at: datetime
+    state_changed_at: datetime
+    seal_by: datetime | None
+    next_attempt_at: datetime | None
+
+
+class BatchPage(Struct, frozen=True):
+    """A page of batches."""
+
+    data: list[BatchSummary]
+    next_cursor: str | None
+
+
+class BatchDetail(BatchSummary, frozen=True):
+    """One batch with its history and the state of your requests in it."""
+
+    why: str
+    """Why it is where it is and what happens next."""
+    requests: dict[str, int]
+    """Your requests in it, by state."""
+    usage: Usage
+    answered_count: int | None
+    failed_count: int | None
+    transitions: list[Transition]
+    """Oldest first, at most 500."""
+
+
+class BatchMoved(Struct, frozen=True):
+    """A batch after something was done to it."""
+
+    id: str
+    state: str
+    message: str
+
+
+class SubmissionSummary(Struct, frozen=True):
+    """Requests that were sent together."""
+
+    id: str
+    accepted: int
+    duplicates: int
+    rejected: int
+    created_at: datetime
+    finished_at: datetime | None
+    """When the whole upload had been read; null while it runs, or when it broke off."""
+
+
+class SubmissionPage(Struct, frozen=True):
+    """A page of submissions."""
+
+    data: list[SubmissionSummary]
+    next_cursor: str | None
+
+
+class SubmissionDetail(SubmissionSummary, frozen=True):
+    """A submission and how far it is."""
+
+    requests: dict[str, int]
+    """Its requests, by state."""
+
+
+def request_summary(row: Request) -> RequestSummary:
+    """Read ``lane__account``, ``batch`` and ``submission`` of the row."""
+    return RequestSummary(
+        id=row.key,
+        custom_id=row.custom_id,
+        state=row.state,
+        outcome=row.outcome,
+        batch=row.batch.key if row.batch else None,
+        submission=row.submission.key if row.submission else None,
+        url=row.lane.endpoint,
+        model=row.lane.model,
+        account=row.lane.account.name,
+        priority=row.priority,
+        attempt=row.attempt,
+        error=ErrorSummary(code=row.error_code, message=row.error_message)
+        if row.error_code
+        else None,
+        created_at=row.created_at,
+        state_changed_at=row.state_changed_at,
+        deliver_by=row.deliver_by,
+    )
+
+
+def usage(row: Answer | Batch) -> Usage:
+    """Return the tokens of an answer or of a whole batch."""
+    return Usage(
+        input_tokens=row.input_tokens,
+        cached_tokens=row.cached_tokens,
+        output_tokens=row.output_tokens,
+        reasoning_tokens=row.reasoning_tokens,
+    )
+
+
+def attempts(rows: Iterable[Attempt]) -> list[DeliveryAttempt]:
+    """Return tries as the API shows them."""
+    return [
+        DeliveryAttempt(
+            number=row.number,
+            outcome=row.outcome,
+            status=row.status,
+            detail=row.detail,
+            is_replay=row.is_replay,
+            duration_s=round(row.duration_s, 3),
+            ended_at=row.ended_at,
+            next_at=row.next_at,
+        )
+        for row in rows
+    ]
+
+
+def transitions(rows: Iterable[StateLog]) -> list[Transition]:
+    """Return log rows as the API shows them; read their ``by``."""
+    return [
+        Transition(
+            at=row.timestamp,
+            transition=row.transition,
+            from_state=row.source_state,
+            to_state=row.state,
+            by=row.by.get_username() if row.by else None,
+            reason=row.description or "",
+        )
+        for row in rows
+    ]
+
+
+def batch_summary(row: Batch) -> BatchSummary:
+    """Read ``lane__account`` of the row."""
+    return BatchSummary(
+        id=row.key,
+        state=row.state,
+        account=row.lane.account.name,
+        model=row.lane.model,
+        url=row.lane.endpoint,
+        request_count=row.request_count,
+        size_bytes=row.size_bytes,
+        token_estimate=row.token_estimate,
+        provider_batch_id=row.provider_batch_id or None,
+        provider_status=row.provider_status or None,
+        provider_counts=Counts(
+            total=row.provider_total,
+            completed=row.provider_completed,
+            failed=row.provider_failed,
+        ),
+        wait_reason=row.wait_reason,
+        last_error=row.last_error,
+        created_at=row.created_at,
+        state_changed_at=row.state_changed_at,
+        seal_by=row.seal_by,
+        next_attempt_at=row.next_attempt_at,
+    )
+
+
+def batch_detail(
+    row: Batch, *, why: str, requests: Mapping[str, int], log: Iterable[StateLog]
+) -> BatchDetail:
+    """Return a batch with what was asked beside it."""
+    return BatchDetail(
+        **structs.asdict(batch_summary(row)),
+        why=why,
+        requests=dict(requests),
+        usage=usage(row),
+        answered_count=row.answered_count,
+        failed_count=row.failed_count,
+        transitions=transitions(log),
+    )
+
+
+def submission_summary(row: Submission) -> SubmissionSummary:
+    """Return a submission as lists show it."""
+    return SubmissionSummary(
+        id=row.key,
+        accepted=row.accepted,
+        duplicates=row.duplicates,
+        rejected=row.rejected,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )
+
+
+def submission_detail(row: Submission, requests: Mapping[str, int]) -> SubmissionDetail:
+    """Return a submission with the count of its requests by state."""
+    summary = submission_summary(row)
+    return SubmissionDetail(**structs.asdict(summary), requests=dict(requests))

@@ -1,0 +1,71 @@
+"""The table of all there is under /api, and the three words for machines beside it.
+
+`batcher/urls.py` includes it; the OpenAPI document and the docs page are printed from it. A ``custom_id``
+may hold slashes, so a deed's path comes before the path of the request, and what is no deed by its method
+is looked at as a longer id.
+"""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponseBase
+from django.urls import re_path
+
+from batching.api import batch_views as batches
+from batching.api import docs_views as docs
+from batching.api import health_views as health
+from batching.api import intake_views as intake
+from batching.api import request_views as requests
+from batching.api import results_views as results
+from batching.api.errors import not_found
+from batching.api.operations import Route
+
+_REQUEST = "api/requests/<path:custom_id>"
+_BATCH = "api/batches/<str:batch_id>"
+
+ROUTES = (
+    Route("api/requests", GET=requests.list_requests, POST=intake.post_request),
+    Route(
+        "api/requests/bulk",
+        POST=intake.post_bulk,
+        unlisted={"GET": requests.show_request_bulk},
+    ),
+    Route(
+        f"{_REQUEST}/redeliver",
+        POST=requests.redeliver_request,
+        unlisted={"GET": requests.show_request_named("redeliver")},
+    ),
+    Route(
+        f"{_REQUEST}/cancel",
+        POST=requests.cancel_request,
+        unlisted={"GET": requests.show_request_named("cancel")},
+    ),
+    Route(
+        f"{_REQUEST}/retry",
+        POST=requests.retry_request,
+        unlisted={"GET": requests.show_request_named("retry")},
+    ),
+    Route(_REQUEST, GET=requests.show_request),
+    Route("api/batches", GET=batches.list_batches),
+    Route(_BATCH, GET=batches.show_batch),
+    Route(f"{_BATCH}/seal", POST=batches.seal_batch),
+    Route(f"{_BATCH}/cancel", POST=batches.cancel_batch),
+    Route(f"{_BATCH}/restart", POST=batches.restart_batch),
+    Route(f"{_BATCH}/redeliver", POST=batches.redeliver_batch),
+    Route(f"{_BATCH}/redeliver-failed", POST=batches.redeliver_failed_of_batch),
+    Route("api/submissions", GET=batches.list_submissions),
+    Route("api/submissions/<str:submission_id>", GET=batches.show_submission),
+    Route("api/results", GET=results.pull_results),
+    Route("api/openapi.json", GET=docs.openapi_document),
+    Route("api/docs", GET=docs.docs_page),
+    Route("health", GET=health.health),
+    Route("ready", GET=health.ready),
+    Route("metrics", GET=health.metrics),
+)
+
+
+def nothing_here(request: HttpRequest) -> HttpResponseBase:
+    """Answer a path under /api that is none of ours, in the shape of all other errors."""
+    return not_found("path").response()
+
+
+urlpatterns = [*(route.pattern for route in ROUTES), re_path(r"^api/", nothing_here)]
