@@ -4,7 +4,7 @@
 UV_VERSION := 0.13.8
 UV := .venv/uv-$(UV_VERSION)/bin/uv
 PY := .venv/bin/python
-CODE := manage.py batcher batching delivery sandbox tests benchmarks
+CODE := manage.py batcher batching delivery sandbox tests $(wildcard benchmarks)
 
 # A server for `make test-services`; give others in the environment.
 SERVICES_DATABASE_URL := $(or $(DATABASE_URL),postgresql://postgres@127.0.0.1:5432/batcher)
