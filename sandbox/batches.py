@@ -81,7 +81,7 @@ def _new(engine: Engine, body: dict[str, Any]) -> Batch:
     subject = Subject(
         endpoint=body["endpoint"],
         metadata=metadata,
-        model=peek_model(engine.store.path(_safe(body["input_file_id"]))),
+        model=peek_model(engine.store.path(body["input_file_id"])),
     )
     tally = engine.store.tally()
     drawn = book.draw_batch_faults(subject, tally)
@@ -107,8 +107,3 @@ def _new(engine: Engine, body: dict[str, Any]) -> Batch:
 
 def _show(engine: Engine, batch: Batch) -> dict[str, Any]:
     return batch_object(batch, engine.faults(batch), engine.clock.now())
-
-
-def _safe(file_id: str) -> str:
-    """Return an id that can be no other path than a file's."""
-    return file_id.replace("/", "_").replace("\0", "_") or "_"

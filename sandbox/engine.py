@@ -78,7 +78,9 @@ class Engine:
             return self._books[generation]
         stored = self.store.scenario(generation)
         number, doc = stored if stored is not None else (0, b"{}")
-        return self._books.setdefault(number, RuleBook(number, parse(doc), self.seed))
+        if number not in self._books:
+            self._books[number] = RuleBook(number, parse(doc), self.seed)
+        return self._books[number]
 
     def faults(self, batch: Batch) -> list[BatchRule]:
         """Return the rules that strike a batch."""

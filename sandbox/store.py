@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import re
 import secrets
 import sqlite3
 import string
@@ -26,7 +27,8 @@ from sandbox.rules import Count, Tally
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS file (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, purpose TEXT NOT NULL,
-    expires_at REAL, is_deleted INTEGER NOT NULL DEFAULT 0, doc BLOB NOT NULL);
+    expires_at REAL, is_deleted INTEGER NOT NULL DEFAULT 0, -- 2: its bytes are gone too
+    doc BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS batch (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, version INTEGER NOT NULL,
     status TEXT NOT NULL, input_file_id TEXT NOT NULL, listed_at REAL NOT NULL, due_at REAL,
@@ -50,6 +52,7 @@ _FORGET = (
     # Batches are numbered from 1 again, so that the same calls bring the same answers.
     "DELETE FROM sqlite_sequence WHERE name = 'batch'",
 )  # fmt: skip
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]|^\.+")
 T = TypeVar("T")
 _LETTERS = string.ascii_letters + string.digits
 
@@ -100,8 +103,8 @@ class Store:
     # --- files ---
 
     def path(self, file_id: str) -> Path:
-        """Return where a file's bytes lie."""
-        return self.files / file_id
+        """Return where a file's bytes lie; an id from outside can name nothing but a file of ours."""
+        return self.files / _UNSAFE.sub("_", file_id)
 
     def add_file(self, file: StoredFile) -> None:
         """Keep a file whose bytes are in place."""
@@ -144,12 +147,14 @@ class Store:
     def sweep(self, now: float) -> None:
         """Remove the bytes of files that are deleted or expired and that no running batch reads."""
         rows = self._rows(
-            "SELECT id FROM file WHERE (is_deleted OR expires_at <= ?) AND id NOT IN"
-            " (SELECT input_file_id FROM batch WHERE due_at IS NOT NULL)",
+            "SELECT id FROM file WHERE is_deleted < 2 AND (is_deleted OR expires_at <= ?)"
+            " AND id NOT IN (SELECT input_file_id FROM batch WHERE due_at IS NOT NULL)",
             now,
         )
         for (file_id,) in rows:
             self.path(str(file_id)).unlink(missing_ok=True)
+            with self._transaction() as db:
+                db.execute("UPDATE file SET is_deleted = 2 WHERE id = ?", (file_id,))
 
     def remove_strays(self) -> None:
         """Remove bytes that no file owns: what a killed sandbox was just writing."""

@@ -18,6 +18,13 @@ def running_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbo
         assert process.errors() == "", "it logs nothing unless something is wrong with it"
 
 
+@pytest.fixture(scope="session")
+def openai_client(running_sandbox: SandboxProcess) -> Iterator[OpenAI]:
+    url = running_sandbox.base_url
+    with OpenAI(base_url=url, api_key="any", max_retries=0, timeout=20) as client:
+        yield client
+
+
 @pytest.fixture
 def sandbox(running_sandbox: SandboxProcess) -> SandboxProcess:
     running_sandbox.reset()
@@ -25,9 +32,9 @@ def sandbox(running_sandbox: SandboxProcess) -> SandboxProcess:
 
 
 @pytest.fixture
-def client(sandbox: SandboxProcess) -> Iterator[OpenAI]:
-    with OpenAI(base_url=sandbox.base_url, api_key="any", max_retries=0, timeout=20) as openai:
-        yield openai
+def client(sandbox: SandboxProcess, openai_client: OpenAI) -> OpenAI:
+    """Return a client of a sandbox that is empty."""
+    return openai_client
 
 
 @pytest.fixture

@@ -16,7 +16,11 @@ def spawn(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(ROOT / "manage.py"), "sandbox", *arguments],
         cwd=folder,
-        env={**os.environ, "DATA_DIR": str(folder / "data")},
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "batcher.settings",
+            "DATA_DIR": str(folder / "data"),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

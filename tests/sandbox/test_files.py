@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import urllib.error
 
 import openai
 import pytest
@@ -177,3 +178,20 @@ def test_lines_are_split_at_newline_bytes_only(drive: Driver):
     batch = drive.run([raw])
 
     assert (batch.status, batch.request_counts.total) == ("completed", 1)
+
+
+@pytest.mark.parametrize(
+    "file_id", ["..", "../sandbox.sqlite3", "..%2Fsandbox.sqlite3", "%2Fetc%2Fpasswd"]
+)
+def test_an_id_names_no_other_file_of_the_computer(drive: Driver, sandbox, file_id):
+    sandbox.set_scenario({"rules": [{"fault": "truncate_download", "keep": 1}]})
+    with pytest.raises(openai.NotFoundError):
+        drive.client.get(f"/files/{file_id}/content", cast_to=object)
+
+    created = drive.client.batches.create(
+        input_file_id=file_id, endpoint="/v1/responses", completion_window="24h"
+    )
+
+    assert drive.end(created).errors.data[0].param == "file_id"
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        sandbox.lines(created.id)

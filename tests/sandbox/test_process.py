@@ -37,6 +37,7 @@ def test_a_given_key_is_the_only_one_taken(tmp_path):
     assert "sk-wrong" not in caught.value.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_batches_in_flight_survive_a_restart(tmp_path, how):
     scenario = {
@@ -58,6 +59,7 @@ def test_batches_in_flight_survive_a_restart(tmp_path, how):
         assert sandbox.stats()["lines"]["by_outcome"] == {"answered": 3002, "failed": 1}
 
 
+@pytest.mark.slow
 def test_work_cut_short_comes_out_as_if_it_had_not_been(tmp_path):
     def output(folder: Path, *, is_cut: bool) -> list[str]:
         with SandboxProcess.start(folder, seed=3) as sandbox, connect(sandbox) as client:
@@ -74,6 +76,17 @@ def test_work_cut_short_comes_out_as_if_it_had_not_been(tmp_path):
     assert output(tmp_path / "cut", is_cut=True) == output(tmp_path / "whole", is_cut=False)
 
 
+def test_a_scenario_stays_over_a_restart_until_another_is_given(tmp_path):
+    with SandboxProcess.start(tmp_path) as sandbox:
+        sandbox.set_scenario("expired")
+        sandbox.restart()
+        kept = sandbox.control("GET", "/sandbox/scenario")["rules"]
+    with SandboxProcess.start(tmp_path, scenario="cancelled") as sandbox:
+        given = sandbox.control("GET", "/sandbox/scenario")["rules"]
+
+    assert [rule["fault"] for rule in kept + given] == ["expire", "cancel_by_provider"]
+
+
 def test_the_clock_never_goes_back_over_a_restart(tmp_path):
     with SandboxProcess.start(tmp_path) as sandbox:
         sandbox.advance_clock(100_000)
@@ -83,6 +96,7 @@ def test_the_clock_never_goes_back_over_a_restart(tmp_path):
         assert sandbox.control("GET", "/sandbox/clock")["now"] >= before
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_whatever_the_batch(tmp_path):
     with SandboxProcess.start(tmp_path) as sandbox, connect(sandbox) as client:
         drive = Driver(client)
@@ -107,6 +121,7 @@ def resident_bytes(pid: int) -> int:
     return int(peak.split()[1]) * 1024
 
 
+@pytest.mark.slow
 def test_calls_are_answered_while_a_big_batch_is_worked_on(tmp_path):
     with SandboxProcess.start(tmp_path) as sandbox, connect(sandbox) as client:
         drive = Driver(client)
