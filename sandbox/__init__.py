@@ -4,9 +4,13 @@ It stands alone: it imports nothing of Batcher and Batcher imports nothing of it
 against it is a test over the wire. Start it with ``python -m sandbox``; docs/sandbox.md says how to
 use it.
 
-    server      HTTP: routes, errors, keys          engine      what happens to a batch as time passes
-    lifecycle   the states of a batch, by the clock  results     a finished batch's output and error file
-    scenario    the faults one can ask for          rules       which fault strikes when
-    lines       reading and validating input        answers     what the pretended models say
-    objects     what is kept, and how it is shown   store       SQLite and the files
+    cli         start and stop                       server      which call goes where, keys, counting
+    files       /v1/files                            batches     /v1/batches
+    models      /v1/models, single answers           control     /sandbox: scenario, clock, statistics
+    checks      what a call must look like           calls       what goes wrong on the wire
+    engine      what happens as time passes          lifecycle   the stages of a batch
+    lines       reading and refusing input           results     writing output and error files
+    answers     what the pretended models say        objects     what is kept, and how it is shown
+    scenario    reading and checking a scenario      faults      every fault there is
+    rules       which fault strikes when             store       SQLite and the files
 """
