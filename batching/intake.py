@@ -94,7 +94,8 @@ def _accept(
 ) -> list[Accepted | Rejected]:
     answers: dict[int, Accepted | Rejected] = {}
     addressing = Addressing(project)
-    stage("intake_line", _STAGED, _staged(lines, addressing, answers, now))
+    rows = list(_staged(lines, addressing, answers, now))
+    stage("intake_line", _STAGED, rows)
     if len(answers) < len(lines):
         _insert(project, submission, by, now)
         answers |= _matched(project, lines)

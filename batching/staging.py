@@ -44,7 +44,8 @@ def stage(
 ) -> None:
     """Fill the temporary table ``name`` with ``rows``, in place of what it held.
 
-    Call inside atomic: the table lives as long as the connection, its rows no longer than the
+    Call inside atomic, with rows that ask the database nothing while they are made (a COPY is under
+    way on the same connection). The table lives as long as the connection, its rows no longer than the
     transaction or the next filling. Names and types are ours, never a client's.
     """
     connection = connections[using]
@@ -57,6 +58,7 @@ def stage(
         cursor.execute(f"DELETE FROM {name}")  # noqa: S608  # our own name
         if is_postgres:
             _copy(cursor, f"COPY {name} ({', '.join(columns)}) FROM STDIN", rows)
+            cursor.execute(f"ANALYZE {name}")  # else the planner takes it for a table of any size
         else:
             marks = ", ".join(["%s"] * len(columns))
             insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
