@@ -1,7 +1,7 @@
-"""Become another program that ends when its starter does: `python -m batcher.child <pid> program …`.
+"""Become another program that ends with its starter: `python -m batcher.child <pid> <signal> program …`.
 
 Decides how a child learns that its supervisor died without a word (kill -9, out of memory): on Linux the
-kernel sends it SIGTERM. `batcher/supervisor.py` starts every child through this, instead of running code
+kernel sends it the signal. `batcher/supervisor.py` starts every child through this, instead of running code
 between fork and exec in a process that has threads. Elsewhere than on Linux it only becomes the program.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
@@ -17,9 +16,9 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Ask for the signal, look whether the starter is already gone, become the program."""
-    starter, command = int(sys.argv[1]), sys.argv[2:]
+    starter, number, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != starter:
         sys.exit(1)
     os.execvp(command[0], command)  # noqa: S606  # the supervisor's own list, no shell

@@ -65,3 +65,6 @@ def sandbox(folder: Path, port: int) -> list[str]:
 
 PARTS: dict[str, Callable[[Any], list[str]]] = {"web": web, "worker": worker, "clock": clock}
 """What an installation over several hosts or containers starts one by one."""
+
+WITH_CHILDREN = frozenset({"web"})
+"""Granian's first process starts the ones that answer, and ends them when it is asked to end."""

@@ -47,18 +47,23 @@ class Child:
 
 
 class Supervisor:
-    """Starts children, restarts dead ones, and stops all at the first signal or at one failure too many."""
+    """Starts children, restarts dead ones, and stops all at the first signal or at one failure too many.
+
+    `with_children` names those that start processes themselves.
+    """
 
     def __init__(
         self,
         commands: Mapping[str, list[str]],
         *,
         environment: Mapping[str, str],
+        with_children: frozenset[str] = frozenset(),
         out: IO[str] = sys.stderr,
     ) -> None:
         self._children = [Child(name=name, command=list(cmd)) for name, cmd in commands.items()]
         self._width = max(map(len, commands))
         self._environment = dict(environment)
+        self._with_children = with_children
         self._out = out
         self._out_lock = threading.Lock()
         self._stop = threading.Event()
@@ -123,7 +128,10 @@ class Supervisor:
         self._say(f"{child.name} {how}; it is started again in {delay_s:g} s")
 
     def _start(self, child: Child) -> None:
-        launcher = [sys.executable, "-m", "batcher.child", str(os.getpid())]
+        # If we are killed: one that works would hold its locks and its port against the next start for as
+        # long as its work takes, so it is killed too; one with children must be asked, to end them.
+        number = signal.SIGTERM if child.name in self._with_children else signal.SIGKILL
+        launcher = [sys.executable, "-m", "batcher.child", str(os.getpid()), str(int(number))]
         child.due_at = None
         # A session of its own: Ctrl-C in a terminal reaches us alone, and we end them in our way.
         child.process = subprocess.Popen(  # noqa: S603  # our own list, no shell

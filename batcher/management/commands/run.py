@@ -67,7 +67,10 @@ def _serve() -> int:
     start.close_connections()
     greet = _Greeting(greeting)
     try:
-        return Supervisor(commands, environment=environment).run(when_started=greet)
+        supervisor = Supervisor(
+            commands, environment=environment, with_children=processes.WITH_CHILDREN
+        )
+        return supervisor.run(when_started=greet)
     finally:
         greet.tell_secrets_unless_told()
 
