@@ -16,7 +16,7 @@ from django.core.management.utils import get_random_secret_key
 from batcher import env
 from batcher.databases import database_settings, database_url
 from batcher.logs import logging_settings
-from batcher.theme import DATETIME_FORMAT, UNFOLD  # noqa: F401  # settings of Django and the theme
+from batcher.theme import FORMAT_MODULE_PATH, UNFOLD  # noqa: F401  # settings of Django and the theme
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENVIRONMENT = env.Environment(os.environ)

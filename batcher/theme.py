@@ -1,7 +1,7 @@
 """The look of the admin: names, colours, and the way through it.
 
 Decides what stands in the sidebar and who sees it there; Django's permissions decide who may open it.
-`batcher/settings.py` takes UNFOLD and DATETIME_FORMAT from here.
+`batcher/settings.py` takes UNFOLD and FORMAT_MODULE_PATH from here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
-DATETIME_FORMAT = "Y-m-d H:i:s"
-"""All times are UTC, sorted as they are read."""
+FORMAT_MODULE_PATH = ["batcher.formats"]
+"""Where Django finds how times are written."""
 
 
 def _may(permission: str) -> Callable[[HttpRequest], bool]:
@@ -79,6 +79,13 @@ UNFOLD = {
     "SITE_SYMBOL": "stacks",
     "SITE_URL": None,
     "SHOW_VIEW_ON_SITE": False,
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda _request: static("batcher/icon.svg"),
+        }
+    ],
     "STYLES": [lambda request: static("batcher/admin.css")],
     "DASHBOARD_CALLBACK": "batching.admin.overview.overview",
     "BORDER_RADIUS": "6px",

@@ -179,4 +179,4 @@ class LaneAdmin(OurAdmin[Lane]):
     @admin.display(description="Batches")
     def batches(self, lane: Lane) -> SafeString:
         """Link to them."""
-        return shown.link(shown.list_of("batching.batch", lane__id__exact=lane.pk), "show batches")
+        return shown.link(shown.list_of("batching.batch", lane=lane.pk), "show batches")

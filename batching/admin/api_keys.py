@@ -83,7 +83,9 @@ class ApiKeyAdmin(MovesAdmin[ApiKey], OurAdmin[ApiKey]):
     )  # fmt: skip
     always_readonly = ("start", "created_at", "last_used_at", "revoked_at")
 
-    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: ApiKey | None = None
+    ) -> tuple[str, ...]:
         """Keep a key in the project that it was issued for."""
         return (*self.always_readonly, "project") if obj else self.always_readonly
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.db.models import Count
 from django.utils import timezone
-from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter
 
 from batching import steering
 from batching.admin import searching, shown
@@ -16,7 +16,7 @@ from batching.admin.history import history_of
 from batching.admin.moves import Move, MovesAdmin, sources_of
 from batching.admin.rows import MachineRows
 from batching.lifecycle import BATCH_ENDS, BatchState, RequestState
-from batching.models import Batch, Request
+from batching.models import Batch, Lane, Request
 from batching.progress import explain_batch
 from batching.templatetags.badges import state_badge
 from delivery import redelivery
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 OPERATE = "batching.operate_batch"
 TROUBLED_SHOWN = 10
+LANES_OFFERED = 500
 _BAD_STATES = (
     RequestState.FAILED,
     RequestState.EXPIRED,
@@ -97,7 +98,7 @@ MOVES = (
         icon="replay",
     ),
     Move(
-        name="delete",
+        name="remove",  # "delete" is the name of Django's own page
         label="Delete",
         effect="The batch is removed for good, with its requests, their answers and its files at the provider. "
         "This can not be undone.",
@@ -120,26 +121,45 @@ class Share:
     """The list of exactly these."""
 
 
+class LaneFilter(DropdownFilter):  # type: ignore[misc]  # the theme carries no types
+    """Batches of one lane."""
+
+    title = "lane"
+    parameter_name = "lane"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        """Offer the lanes, their accounts fetched along."""
+        lanes = Lane.objects.select_related("account").order_by("model", "endpoint")
+        return [(str(lane.pk), str(lane)) for lane in lanes[:LANES_OFFERED]]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Batch]) -> QuerySet[Batch]:
+        """Keep the batches of that lane; none when it is no lane's number."""
+        term = (self.value() or "").strip()
+        if not term:
+            return queryset
+        named = searching.number_is(term, "lane_id")
+        return queryset.filter(named) if named is not None else queryset.none()
+
+
 @admin.register(Batch)
 class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
     """Made by the machine, moved by operators."""
 
     moves = MOVES
     list_display = (
-        "name", "badge", "in_state", "model", "endpoint", "account", "requests", "outcome", "size",
+        "name", "badge", "in_state", "its_lane", "requests", "outcome", "size",
         "tokens", "age",
     )  # fmt: skip
     list_display_links = ("name",)
     list_select_related = ("lane__account",)
-    list_filter = (("state", ChoicesDropdownFilter), ("lane", RelatedDropdownFilter))
+    list_filter = (("state", ChoicesDropdownFilter), LaneFilter)
     search_fields = ("key",)
     search_help_text = "Number, key (bat_…) or provider's id (batch_…)"
     deferred_in_lists = ("provider_object", "last_error")
-    change_form_outer_before_template = "batcher/admin/batch_top.html"
-    change_form_outer_after_template = "batcher/admin/batch_bottom.html"
+    change_form_outer_before_template = "batcher/admin/_batch_head.html"
     fieldsets = (
         ("Batch", {"fields": (
-            ("key", "lane"), ("created_at", "seal_by"), ("request_count", "size"), "token_estimate",
+            ("key", "lane"), ("created_at", "seal_by"), ("requests", "size"), "tokens",
         )}),
         ("Step at hand", {"fields": (
             ("badge", "state_changed_at"), ("tries", "next_attempt_at"), ("wait_reason", "waiting_since"),
@@ -151,12 +171,12 @@ class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
             "error_file_id",
         )}),
         ("Outcome", {"fields": (
-            ("answered_count", "failed_count"), ("requeued_count", "ignored_lines"),
+            ("answered_count", "failed_count"), "ignored_lines",
             ("input_tokens", "cached_tokens"), ("output_tokens", "reasoning_tokens"),
         )}),
         ("The provider's own object", {"classes": ("collapse",), "fields": ("provider_json",)}),
     )  # fmt: skip
-    readonly_fields = ("badge", "size", "error", "provider_json")
+    readonly_fields = ("badge", "requests", "size", "tokens", "error", "provider_json")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str
@@ -198,20 +218,12 @@ class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
         """Time in this state."""
         return shown.age(batch.state_changed_at)
 
-    @admin.display(description="Model")
-    def model(self, batch: Batch) -> str:
-        """Model of its lane."""
-        return batch.lane.model
-
-    @admin.display(description="Endpoint")
-    def endpoint(self, batch: Batch) -> str:
-        """Endpoint of its lane."""
-        return batch.lane.endpoint
-
-    @admin.display(description="Account")
-    def account(self, batch: Batch) -> str:
-        """Account of its lane."""
-        return batch.lane.account.name
+    @admin.display(description="Lane")
+    def its_lane(self, batch: Batch) -> SafeString:
+        """Model over endpoint."""
+        return shown.two_lines(
+            batch.lane.model, f"{batch.lane.endpoint} · {batch.lane.account.name}"
+        )
 
     @admin.display(description="Requests")
     def requests(self, batch: Batch) -> SafeString:
@@ -265,9 +277,7 @@ def _surroundings(batch: Batch) -> dict[str, Any]:
         "row": batch,
         "shares": _shares(batch),
         "requests_url": shown.list_of("batching.request", batch=batch.pk),
-        "troubled": [
-            (request, shown.page_of(request)) for request in troubled[:TROUBLED_SHOWN]
-        ],
+        "troubled": [(request, shown.page_of(request)) for request in troubled[:TROUBLED_SHOWN]],
         "history": history_of(batch),
     }
 

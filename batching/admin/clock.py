@@ -64,7 +64,8 @@ def ring_now(line: PeriodicTask, *, by: Actor, reason: str, now: datetime) -> No
     if task is None:
         raise Refused("invalid_state", f"no task is named {line.task}")
     try:
-        task.apply_async(queue=line.queue or None, expires=line.expire_seconds, retry=False)
+        where = {"queue": line.queue} if line.queue else {}
+        task.apply_async(expires=line.expire_seconds, retry=False, **where)
     except task.OperationalError as problem:
         raise Refused("invalid_state", f"the broker does not answer: {problem}") from problem
 

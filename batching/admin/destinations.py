@@ -107,7 +107,10 @@ class DestinationAdmin(MovesAdmin[Destination], OurAdmin[Destination]):
     search_help_text = "Name, URL or queue as it stands, or key (dst_…)"
     ordering = ("-pk",)
     add_fieldsets = (
-        (None, {"fields": ("project", "name", "type", "url", "queue", ("exchange", "routing_key"))}),
+        (
+            None,
+            {"fields": ("project", "name", "type", "url", "queue", ("exchange", "routing_key"))},
+        ),
     )
     fieldsets = (
         (None, {"fields": ("name", "type", "url", "queue", ("exchange", "routing_key"))}),

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from django import forms
 from django.contrib import messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import unquote
-from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -28,11 +26,13 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from batching.admin import shown
+from batching.admin.audit import note
 from batching.admin.rows import OurAdmin, Row
 from batching.lifecycle import Actor, Stale, TransitionNotAllowed, arrow
 from batching.steering import Refused
 
 if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser, User
     from django.db.models import Model, QuerySet
     from django.http import HttpRequest, HttpResponse
 
@@ -93,14 +93,12 @@ def sources_of(model: type[Model], *names: str) -> frozenset[str]:
     return frozenset(state for name in names for state in arrow(model, name).sources)
 
 
-def actor(request: HttpRequest) -> Actor:
-    """Return who is logged in, as the log names them."""
-    return Actor(name=request.user.get_username(), user_id=request.user.pk)
-
-
-def carry_out(move: Move, rows: Iterable[Model], *, by: Actor, reason: str) -> Report:
+def carry_out(
+    move: Move, rows: Iterable[Model], *, user: User | AnonymousUser, reason: str
+) -> Report:
     """Do ``move`` to each of ``rows``, each in the transaction of its own that ``act`` opens."""
-    report = Report()
+    report, user_id = Report(), int(user.pk or 0)
+    by = Actor(name=user.get_username(), user_id=user_id)
     for row in rows:
         pk, name = row.pk, str(row)
         try:
@@ -111,20 +109,9 @@ def carry_out(move: Move, rows: Iterable[Model], *, by: Actor, reason: str) -> R
             report.skipped["someone else was first"] += 1
         else:
             report.done.append(name)
-            _note(row, pk, name, f"{move.label}: {reason}" if reason else move.label, by)
+            text = f"{move.label}: {reason}" if reason else move.label
+            note(type(row), pk, name, text, user_id=user_id)
     return report
-
-
-def _note(row: Model, pk: Any, name: str, text: str, by: Actor) -> None:
-    """Write the admin's log, which also holds for rows that are gone now."""
-    LogEntry.objects.create(
-        user_id=by.user_id,
-        content_type=ContentType.objects.get_for_model(type(row)),
-        object_id=str(pk),
-        object_repr=name[:200],
-        action_flag=CHANGE,
-        change_message=text,
-    )
 
 
 class MovesAdmin(OurAdmin[Row], Generic[Row]):
@@ -192,7 +179,7 @@ class MovesAdmin(OurAdmin[Row], Generic[Row]):
             raise Http404(f"no {self.opts.verbose_name} {unquote(object_id)}")
         pk = row.pk
         if reason := self._confirmed_reason(request, move):
-            self._tell(request, carry_out(move, [row], by=actor(request), reason=reason.text))
+            self._tell(request, carry_out(move, [row], user=request.user, reason=reason.text))
             is_gone = not self.model._base_manager.filter(pk=pk).exists()
             name = f"admin:{self.opts.app_label}_{self.opts.model_name}"
             return HttpResponseRedirect(
@@ -210,7 +197,7 @@ class MovesAdmin(OurAdmin[Row], Generic[Row]):
             messages.error(request, f"Nothing was done: choose at most {MOST_ROWS:,} rows at once.")
             return None
         if reason := self._confirmed_reason(request, move):
-            self._tell(request, carry_out(move, chosen, by=actor(request), reason=reason.text))
+            self._tell(request, carry_out(move, chosen, user=request.user, reason=reason.text))
             return None
         return self._confirmation(request, move, chosen, is_selection=True)
 

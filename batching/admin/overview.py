@@ -61,12 +61,13 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Add the figures to the first page's context, for those who may see batches and requests."""
     user = request.user
     if not (user.has_perm("batching.view_batch") and user.has_perm("batching.view_request")):
-        return {**context, "may_look": False}
+        return {**context, "title": "Overview", "may_look": False}
     now = timezone.now()
     requests = _requests_by_state()
     batches = _batches_by_state()
     return {
         **context,
+        "title": "Overview",
         "may_look": True,
         "as_of": now,
         "is_empty": not requests,
@@ -136,7 +137,7 @@ def _tiles(requests: dict[str, int], now: datetime) -> list[Tile]:
             title="Due for delivery",
             figure=capped(due),
             url=shown.list_of(pages, due="now"),
-            note="results whose time to be sent has come",
+            note="to be sent now",
         ),
         Tile(
             title="Dead letters",
@@ -155,9 +156,7 @@ def _tiles(requests: dict[str, int], now: datetime) -> list[Tile]:
     ]
 
 
-def _concerns(
-    requests: dict[str, int], batches: dict[str, int], now: datetime
-) -> list[Concern]:
+def _concerns(requests: dict[str, int], batches: dict[str, int], now: datetime) -> list[Concern]:
     """Return what needs a person, worst first; empty when nothing does."""
     found = [*_broken_things(), *_counted_concerns(requests, batches)]
     pulse = Pulse.objects.aggregate(last=Max("began_at"))["last"]

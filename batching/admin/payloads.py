@@ -2,6 +2,7 @@
 
 Decides how much of a body is shown (SHOWN_BYTES; whole as a download) and how. ``requests`` routes here.
 Bodies are personal data: without the permission ``batching.view_payload`` nothing of them leaves here.
+No answer is cached anywhere: ``admin_view`` says so for every page of the admin.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.db.models import BinaryField
 from django.db.models.functions import Length, Substr
@@ -22,6 +21,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from batching.admin import shown
+from batching.admin.audit import note
 from batching.models import Answer, Request, RequestBody
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 PAYLOAD_PERMISSION = "batching.view_payload"
 SHOWN_BYTES = 200_000
 DEEPEST_INDENT = 40
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,7 @@ def payload_view(request: HttpRequest, object_id: str, request_admin: RequestAdm
         "parts": _parts(row),
         "back": shown.page_of(row),
     }
-    return TemplateResponse(
-        request, "batcher/admin/payload_view.html", context, headers={"Cache-Control": "no-store"}
-    )
+    return TemplateResponse(request, "batcher/admin/payload_view.html", context)
 
 
 @require_safe
@@ -79,15 +77,14 @@ def raw_view(
     return HttpResponse(
         content,
         content_type="application/octet-stream",
-        headers={
-            "Content-Disposition": f'attachment; filename="{row.key}-{part}.json"',
-            "Cache-Control": "no-store",
-        },
+        headers={"Content-Disposition": f'attachment; filename="{row.key}-{part}.json"'},
     )
 
 
 def _allowed_row(request: HttpRequest, object_id: str, request_admin: RequestAdmin) -> Request:
-    if not request.user.has_perm(PAYLOAD_PERMISSION) or not request_admin.has_view_permission(request):
+    if not request.user.has_perm(PAYLOAD_PERMISSION) or not request_admin.has_view_permission(
+        request
+    ):
         raise PermissionDenied
     row = request_admin.row_at(request, object_id)
     if row is None:
@@ -96,14 +93,7 @@ def _allowed_row(request: HttpRequest, object_id: str, request_admin: RequestAdm
 
 
 def _note(request: HttpRequest, row: Request, text: str) -> None:
-    LogEntry.objects.create(
-        user_id=request.user.pk,
-        content_type=ContentType.objects.get_for_model(Request),
-        object_id=str(row.pk),
-        object_repr=str(row)[:200],
-        action_flag=CHANGE,
-        change_message=text,
-    )
+    note(Request, row.pk, str(row), text, user_id=int(request.user.pk or 0))
 
 
 def _parts(row: Request) -> list[Part]:
@@ -124,7 +114,8 @@ def _parts(row: Request) -> list[Part]:
 def _with_beginning(rows: QuerySet[Any], field: str) -> QuerySet[Any]:
     """Add the size of a column and its first SHOWN_BYTES, so that 20 MB stay in the database."""
     beginning = Substr(field, 1, SHOWN_BYTES, output_field=BinaryField())
-    return rows.annotate(size=Length(field), beginning=beginning)
+    annotated: QuerySet[Any] = rows.annotate(size=Length(field), beginning=beginning)
+    return annotated
 
 
 def _beginning(rows: QuerySet[Any], field: str) -> tuple[bytes, int]:
@@ -150,14 +141,20 @@ def _indented(content: bytes) -> str:
         json.loads(text)
     except (ValueError, RecursionError):
         return text
+    return _laid_out(text)
+
+
+def _laid_out(text: str) -> str:
     depth, before, out = 0, "", []
-    for token in _TOKEN.findall(text):
-        is_end = token in "}]"
-        depth += (token in "{[") - is_end
-        if is_end and before not in "{[" or before and before in "{[," and not is_end:
-            out.append("\n" + "  " * min(depth - (token in "{["), DEEPEST_INDENT))
-        out.append(": " if token == ":" else token)
-        before = token
+    for piece in _PIECE.findall(text):
+        opens, closes = piece in ("{", "["), piece in ("}", "]")
+        depth -= closes
+        is_empty = closes and before in ("{", "[")
+        if not is_empty and (closes or before in ("{", "[", ",")):
+            out.append("\n" + "  " * min(depth, DEEPEST_INDENT))
+        out.append(": " if piece == ":" else piece)
+        depth += opens
+        before = piece
     return "".join(out)
 
 

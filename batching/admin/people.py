@@ -22,7 +22,7 @@ RAISING = ("is_superuser", "user_permissions")
 
 
 @admin.register(User)
-class PersonAdmin(UserAdmin, ModelAdmin[User]):  # type: ignore[misc]  # two bases of one root
+class PersonAdmin(UserAdmin, ModelAdmin[User]):  # type: ignore[type-arg]  # no parameter at run time
     """Who may log in, and in which groups."""
 
     form = UserChangeForm
@@ -63,5 +63,5 @@ def _may_touch(request: HttpRequest, user: User | None) -> bool:
 
 
 @admin.register(Group)
-class RoleAdmin(GroupAdmin, ModelAdmin[Group]):  # type: ignore[misc]  # two bases of one root
+class RoleAdmin(GroupAdmin, ModelAdmin[Group]):
     """viewer, operator and admin are made by migration; what they may do is a superuser's to change."""

@@ -126,7 +126,7 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
 
     moves = MOVES
     list_display = (
-        "name", "badge", "in_state", "model", "endpoint", "batch_link", "attempt", "delivery", "age",
+        "name", "badge", "in_state", "its_lane", "batch_link", "attempt", "delivery", "age",
     )  # fmt: skip
     list_display_links = ("name",)
     list_select_related = ("lane", "destination")
@@ -139,8 +139,7 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
     )
     search_fields = ("custom_id",)
     search_help_text = "custom_id, its beginning (abc*), or a key (req_…)"
-    change_form_outer_before_template = "batcher/admin/request_top.html"
-    change_form_outer_after_template = "batcher/admin/request_bottom.html"
+    change_form_outer_before_template = "batcher/admin/_request_head.html"
     fieldsets = (
         ("Request", {"fields": (
             "custom_id", ("key", "project"), ("lane", "batch"), ("submission", "created_at"),
@@ -186,7 +185,9 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
             return queryset.filter(named), False
         # The index leads with the project: naming every project lets it serve a search over all of them.
         projects = list(Project.objects.values_list("pk", flat=True))
-        wanted = searching.begins("custom_id", term[:-1]) if term.endswith("*") else Q(custom_id=term)
+        wanted = (
+            searching.begins("custom_id", term[:-1]) if term.endswith("*") else Q(custom_id=term)
+        )
         return queryset.filter(wanted, project_id__in=projects), False
 
     def change_view(
@@ -199,11 +200,14 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
         """Show a request with its sentence, its delivery attempts and its history."""
         row = self.row_at(request, object_id)
         if row is not None:
-            around = {**_surroundings(row), "may_view_payload": request.user.has_perm(PAYLOAD_PERMISSION)}
+            around = {
+                **_surroundings(row),
+                "may_view_payload": request.user.has_perm(PAYLOAD_PERMISSION),
+            }
             extra_context = {**(extra_context or {}), **around}
         return super().change_view(request, object_id, form_url, extra_context)
 
-    @admin.display(description="custom_id")
+    @admin.display(description="Custom id")
     def name(self, row: Request) -> str:
         """The client's id, cut."""
         return row.custom_id if len(row.custom_id) <= 60 else f"{row.custom_id[:60]}…"
@@ -218,15 +222,10 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
         """Time in this state."""
         return shown.age(row.state_changed_at)
 
-    @admin.display(description="Model")
-    def model(self, row: Request) -> str:
-        """Model of its lane."""
-        return row.lane.model
-
-    @admin.display(description="Endpoint")
-    def endpoint(self, row: Request) -> str:
-        """Endpoint of its lane."""
-        return row.lane.endpoint
+    @admin.display(description="Lane")
+    def its_lane(self, row: Request) -> SafeString:
+        """Model over endpoint."""
+        return shown.two_lines(row.lane.model, row.lane.endpoint)
 
     @admin.display(description="Batch")
     def batch_link(self, row: Request) -> SafeString | str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from django.contrib.admin import ShowFacets
 from django.contrib.admin.utils import unquote
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
@@ -15,11 +16,13 @@ from django.utils.functional import cached_property
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin
+    from django.contrib.admin.views.main import ChangeList
     from django.forms import ModelForm
     from django.http import HttpRequest
 else:
     from django import forms
     from unfold.admin import ModelAdmin as ThemedAdmin
+    from unfold.views import ChangeList
 
     class ModelForm(forms.ModelForm):
         """Django's form, with the type parameter that django-stubs gives to it."""
@@ -35,6 +38,10 @@ else:
 
 
 Row = TypeVar("Row", bound=Model)
+
+__all__ = [
+    "CappedPaginator", "MachineRows", "ModelAdmin", "ModelForm", "OurAdmin", "Row", "count_up_to",
+]  # fmt: skip
 
 MOST_COUNTED = 10_000
 PAGE_SIZE = 50
@@ -54,7 +61,7 @@ class CappedPaginator(Paginator):  # type: ignore[type-arg]  # rows of any model
         return min(len(rows), MOST_COUNTED + 1)
 
     @cached_property
-    def count(self) -> int:  # type: ignore[override]  # Django's is a cached property, too
+    def count(self) -> int:
         """Rows that can be paged through."""
         return min(self.counted, MOST_COUNTED)
 
@@ -69,10 +76,27 @@ def count_up_to(rows: QuerySet[Any], most: int) -> int:
     return rows.order_by()[:most].count()
 
 
+class OurChangeList(ChangeList):
+    """A list that offers "show all" only when something is filtered out, and sorts as it was told to."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Say that everything is shown when nothing is asked for."""
+        super().get_results(request)
+        if not self.query and not self.get_filters_params():
+            self.full_result_count = self.result_count
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
+        """Keep to the index's order where no column is sortable; Django would take any from the URL."""
+        if self.sortable_by == ():
+            return list(self.model_admin.get_ordering(request))
+        return list(super().get_ordering(request, queryset))
+
+
 class OurAdmin(ModelAdmin[Row], Generic[Row]):
     """The ground of every page: cheap lists, newest first, no select-all over pages."""
 
     show_full_result_count = False
+    show_facets = ShowFacets.NEVER  # each facet would count the table
     paginator = CappedPaginator
     list_per_page = PAGE_SIZE
     list_max_show_all = 0
@@ -82,6 +106,10 @@ class OurAdmin(ModelAdmin[Row], Generic[Row]):
     compressed_fields = True
     deferred_in_lists: tuple[str, ...] = ()
     """Big columns that a list never shows; the state is never one of them."""
+
+    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
+        """Use our list."""
+        return OurChangeList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Row]:
         """Leave big columns out of lists."""

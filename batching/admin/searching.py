@@ -14,9 +14,9 @@ LAST_CHARACTER = chr(0x10FFFF)
 
 def begins(field: str, beginning: str) -> Q:
     """Return the rows whose ``field`` begins so, as a range that an index on it serves."""
-    return Q(
-        **{f"{field}__gte": beginning, f"{field}__lt": beginning + LAST_CHARACTER}
-    ) & Q(**{f"{field}__startswith": beginning})
+    return Q(**{f"{field}__gte": beginning, f"{field}__lt": beginning + LAST_CHARACTER}) & Q(
+        **{f"{field}__startswith": beginning}
+    )
 
 
 def key_is(term: str, prefix: str, field: str = "key") -> Q | None:

@@ -30,6 +30,4 @@ def shown_once(
         "advice": advice,
         "next": shown.page_of(row),
     }
-    return TemplateResponse(
-        request, "batcher/admin/secret_once.html", context, headers={"Cache-Control": "no-store"}
-    )
+    return TemplateResponse(request, "batcher/admin/secret_once.html", context)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from django.utils.safestring import SafeString
 
 CUT_AT = 2_000
-NOTHING = "–"
+NOTHING = "-"
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
@@ -44,9 +44,9 @@ def age(moment: datetime | None) -> SafeString | str:
     span = timezone.now() - moment
     text = duration(span) if span.total_seconds() >= 0 else f"in {duration(-span)}"
     return format_html(
-        '<time datetime="{0}" title="{1:%Y-%m-%d %H:%M:%S} UTC" class="b-nowrap">{2}</time>',
+        '<time datetime="{}" title="{} UTC" class="b-nowrap">{}</time>',
         moment.isoformat(),
-        moment,
+        f"{moment:%Y-%m-%d %H:%M:%S}",
         text,
     )
 
@@ -80,6 +80,13 @@ def cut(text: str, most: int = CUT_AT) -> str:
 def long_text(text: str) -> SafeString | str:
     """Return text from outside as it came, cut, in a fixed-width box."""
     return format_html('<pre class="b-pre">{}</pre>', cut(text)) if text else NOTHING
+
+
+def two_lines(first: str, second: str) -> SafeString:
+    """Return two short texts, the second one smaller and below the first."""
+    return format_html(
+        '<span class="b-lines"><span>{}</span><span class="b-muted">{}</span></span>', first, second
+    )
 
 
 def pretty(value: Any) -> SafeString | str:

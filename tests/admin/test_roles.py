@@ -1,0 +1,211 @@
+"""Who may see and do what: role × page, and role × action, tried over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+from django.urls import reverse
+
+from batching.admin import batches, destinations, requests
+from batching.models import ApiKey, Batch, Flag
+from delivery.models import Attempt
+from tests.admin.conftest import ROLES
+from tests.batching.rows import (
+    a_batch,
+    a_destination,
+    a_lane,
+    a_project,
+    a_request,
+    an_account,
+)
+
+LOOK = {"viewer", "operator", "admin", "root"}
+KEEP = {"admin", "root"}
+PAGES = {
+    "batching_batch": LOOK,
+    "batching_request": LOOK,
+    "batching_submission": LOOK,
+    "batching_lane": LOOK,
+    "batching_destination": LOOK,
+    "batching_account": LOOK,
+    "batching_project": LOOK,
+    "batching_flag": LOOK,
+    "delivery_attempt": LOOK,
+    "django_fsm_log_statelog": LOOK,
+    "django_celery_beat_periodictask": LOOK,
+    "django_celery_beat_intervalschedule": KEEP,
+    "batching_apikey": KEEP,
+    "auth_user": KEEP,
+    "auth_group": KEEP,
+}
+ADDS = {
+    "batching_batch": set(),
+    "batching_request": set(),
+    "batching_submission": set(),
+    "batching_lane": set(),
+    "delivery_attempt": set(),
+    "django_fsm_log_statelog": set(),
+    "batching_flag": {"operator", "admin", "root"},
+    "batching_destination": KEEP,
+    "batching_account": KEEP,
+    "batching_project": KEEP,
+    "batching_apikey": KEEP,
+    "auth_user": KEEP,
+    "auth_group": {"root"},
+}
+
+
+def expected(role, allowed):
+    return 200 if role in allowed else 403
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_list_opens_for_those_who_may_look(as_, role):
+    client = as_(role)
+
+    found = {page: client.get(reverse(f"admin:{page}_changelist")).status_code for page in PAGES}
+
+    assert found == {page: expected(role, allowed) for page, allowed in PAGES.items()}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_form_for_a_new_row_opens_for_those_who_may_keep_it(as_, role):
+    client = as_(role)
+
+    found = {page: client.get(reverse(f"admin:{page}_add")).status_code for page in ADDS}
+
+    assert found == {page: expected(role, allowed) for page, allowed in ADDS.items()}
+
+
+MOVES = [
+    *(("batching_batch", move) for move in batches.MOVES),
+    *(("batching_request", move) for move in requests.MOVES),
+    *(("batching_destination", move) for move in destinations.MOVES),
+]
+OPERATES = {"operator", "admin", "root"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(
+    ("page", "move"), MOVES, ids=[f"{page}-{move.name}" for page, move in MOVES]
+)
+def test_each_move_is_for_those_who_may_make_it(as_, role, page, move):
+    rows = {
+        "batching_batch": lambda: a_batch(),
+        "batching_request": lambda: a_request(),
+        "batching_destination": lambda: a_destination(),
+    }
+    row = rows[page]()
+    client = as_(role)
+    allowed = KEEP if move.name == "remove" else OPERATES
+    url = reverse(f"admin:{page}_{move.name}_one", args=[row.pk])
+    chosen = {"action": move.name, "_selected_action": row.pk, "index": 0}
+
+    assert client.get(url).status_code == expected(role, allowed)
+    assert client.post(url, {"confirmed": "yes"}).status_code == expected(role, allowed)
+
+    shown = client.post(reverse(f"admin:{page}_changelist"), chosen, follow=True)
+    assert (b"Kept in the history" in shown.content) == (role in allowed)
+
+
+@pytest.mark.parametrize(("role", "buttons"), [("viewer", False), ("operator", True)])
+def test_a_viewer_is_shown_no_action(as_, role, buttons):
+    batch = a_batch()
+    client = as_(role)
+
+    page = client.get(reverse("admin:batching_batch_change", args=[batch.pk])).content.decode()
+    listed = client.get(reverse("admin:batching_batch_changelist")).content.decode()
+
+    assert (f"/admin/batching/batch/{batch.pk}/seal/" in page) == buttons
+    assert ('value="seal"' in listed) == buttons
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_bodies_open_only_with_their_own_permission(as_, role):
+    request = a_request(body={"model": "m", "input": "a private question"})
+    client = as_(role)
+
+    answers = [
+        client.get(reverse("admin:batching_request_payload", args=[request.pk])),
+        client.get(reverse("admin:batching_request_raw", args=[request.pk, "body"])),
+    ]
+
+    assert {a.status_code for a in answers} == {expected(role, OPERATES)}
+    assert all((b"a private question" in a.content) == (role in OPERATES) for a in answers)
+
+
+def test_a_viewer_sees_nothing_of_a_body_on_any_page(as_):
+    request = a_request(body={"model": "m", "input": "a private question"}, batch=a_batch())
+    client = as_("viewer")
+
+    for url in (
+        reverse("admin:batching_request_change", args=[request.pk]),
+        reverse("admin:batching_request_changelist"),
+        reverse("admin:batching_batch_change", args=[request.batch_id]),
+    ):
+        content = client.get(url).content
+        assert b"a private question" not in content
+        assert b"/payload/" not in content
+
+
+@pytest.mark.parametrize("role", ["viewer", "operator", "admin", "root"])
+def test_rows_of_the_machine_can_be_neither_changed_nor_deleted(as_, role):
+    request = a_request(batch=a_batch())
+    Attempt.objects.create(
+        request=request, destination=a_destination(), number=1, outcome="delivered"
+    )
+    client = as_(role)
+
+    for page, row in (
+        ("batching_request", request),
+        ("batching_batch", request.batch),
+        ("delivery_attempt", Attempt.objects.get()),
+    ):
+        assert client.post(reverse(f"admin:{page}_change", args=[row.pk])).status_code == 403
+        assert client.post(reverse(f"admin:{page}_delete", args=[row.pk])).status_code == 403
+
+
+def test_the_first_page_tells_someone_without_a_group_whom_to_ask(as_):
+    assert b"in no group yet" in as_("nobody").get(reverse("admin:index")).content
+
+
+def test_an_administrator_can_not_raise_himself(as_):
+    client = as_("admin")
+    me = client.get(reverse("admin:index")).wsgi_request.user
+    fields = {"username": me.username, "is_staff": "on", "is_active": "on", "is_superuser": "on"}
+    fields |= {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+
+    client.post(reverse("admin:auth_user_change", args=[me.pk]), fields)
+
+    me.refresh_from_db()
+    assert not me.is_superuser
+    assert me.username == fields["username"]
+
+
+def test_an_administrator_can_not_take_over_a_superuser(as_, django_user_model):
+    boss = django_user_model.objects.create_superuser("boss", password="hers")
+    client = as_("admin")
+
+    page = reverse("admin:auth_user_password_change", args=[boss.pk])
+
+    assert (
+        client.post(page, {"password1": "mine1234!", "password2": "mine1234!"}).status_code == 403
+    )
+    assert client.post(reverse("admin:auth_user_delete", args=[boss.pk])).status_code == 403
+
+
+def test_rows_that_others_point_to_are_not_deleted(as_):
+    client = as_("root")
+    key, _ = ApiKey.issue(a_project(), "k")
+    rows = (
+        key,
+        a_project(),
+        a_destination(),
+        a_lane(),
+        an_account(),  # the lane's
+        Flag.objects.create(name=Flag.MAINTENANCE),
+    )
+
+    for row in rows:
+        page = f"admin:{row._meta.app_label}_{row._meta.model_name}_delete"
+        assert client.post(reverse(page, args=[row.pk]), {"post": "yes"}).status_code == 403
+    assert Batch.objects.count() == 0
