@@ -95,7 +95,7 @@ def _accept(
     answers: dict[int, Accepted | Rejected] = {}
     addressing = Addressing(project)
     rows = list(_staged(lines, addressing, answers, now))
-    stage("intake_line", _STAGED, rows)
+    stage("intake_line", _STAGED, rows, key="key")
     if len(answers) < len(lines):
         _insert(project, submission, by, now)
         answers |= _matched(project, lines)

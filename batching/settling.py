@@ -69,7 +69,7 @@ def settle(batch: Batch, lines: list[AnswerLine], now: datetime) -> int:
 
     Call inside atomic. The first line of a request wins; a request that is settled stays as it is.
     """
-    stage("answer_line", _STAGED, _staged(lines))
+    stage("answer_line", _STAGED, _staged(lines), key="key")
     unknown = sum(line.kind is Kind.MALFORMED for line in lines) + _unknown_keys()
     _store_answers(batch, now)
     _note_errors(batch)

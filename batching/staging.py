@@ -40,9 +40,13 @@ def stage(
     columns: Mapping[str, str],
     rows: Iterable[Sequence[Any]],
     *,
+    key: str,
     using: str = "default",
 ) -> None:
     """Fill the temporary table ``name`` with ``rows``, in place of what it held.
+
+    ``key`` is the column by which it will be joined. It has an index: right after a bulk load the
+    planner's figures for the other side are wrong by orders of magnitude, and it scans.
 
     Call inside atomic, with rows that ask the database nothing while they are made (a COPY is under
     way on the same connection). The table lives as long as the connection, its rows no longer than the
@@ -55,6 +59,8 @@ def stage(
     with connection.cursor() as cursor:
         lifetime = " ON COMMIT DELETE ROWS" if is_postgres else ""
         cursor.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {name} ({declared}){lifetime}")
+        schema = "" if is_postgres else "temp."
+        cursor.execute(f"CREATE INDEX IF NOT EXISTS {schema}{name}_{key} ON {name} ({key})")
         cursor.execute(f"DELETE FROM {name}")  # noqa: S608  # our own name
         if is_postgres:
             _copy(cursor, f"COPY {name} ({', '.join(columns)}) FROM STDIN", rows)

@@ -179,7 +179,7 @@ def record(sent: Sequence[Sent], *, now: datetime) -> None:
     """Log every try and write what follows from it, in one transaction."""
     verdicts = [verdict(s.outcome, s.parcel.claim.number, now=now) for s in sent]
     with transaction.atomic():
-        stage("delivery_outcome", _STAGED, map(_row, sent, verdicts))
+        stage("delivery_outcome", _STAGED, map(_row, sent, verdicts), key="request_id")
         _log_attempts(now)
         _move_delivered(now)
         _move_dead(now)
