@@ -42,21 +42,23 @@ def _cut(line: bytes) -> dict[str, Raw]:
     """Cut where the values begin and end; one character of the text is one byte of the line."""
     text = line.decode("latin-1")
     found: dict[str, Raw] = {}
-    at = _past(text, 0, "{")
-    while text[at : at + 1] == '"':
+    at = _past("{", text, 0)
+    while text[at : at + 1] != "}":
         name, at = _lenient.raw_decode(text, at)
-        start = _past(text, at, ":")
+        start = _past(":", text, at)
         _, end = _lenient.raw_decode(text, start)
         found[name] = Raw(line[start:end])
-        at = _past(text, end, ",}")
+        at = _token(text, end)
+        if text[at : at + 1] != "}":
+            at = _past(",", text, at)
     return found
 
 
-def _past(text: str, at: int, expected: str) -> int:
-    """Return where the next token begins behind one of the ``expected`` signs."""
+def _past(sign: str, text: str, at: int) -> int:
+    """Return where the token after ``sign`` begins. Raises ValueError when there is another one."""
     at = _token(text, at)
-    if text[at : at + 1] not in tuple(expected):
-        raise ValueError(f"no JSON object: expected one of {expected} at byte {at}")
+    if text[at : at + 1] != sign:
+        raise ValueError(f"no JSON object: expected {sign} at byte {at}")
     return _token(text, at + 1)
 
 
