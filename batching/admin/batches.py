@@ -147,8 +147,7 @@ class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
 
     moves = MOVES
     list_display = (
-        "name", "badge", "in_state", "its_lane", "requests", "outcome", "size",
-        "tokens", "age",
+        "name", "badge", "in_state", "its_lane", "requests", "outcome", "tokens", "age",
     )  # fmt: skip
     list_display_links = ("name",)
     list_select_related = ("lane__account",)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.db.models import Q
 from django.urls import path
 from django.utils import timezone
 from unfold.contrib.filters.admin import (
@@ -185,10 +184,10 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
             return queryset.filter(named), False
         # The index leads with the project: naming every project lets it serve a search over all of them.
         projects = list(Project.objects.values_list("pk", flat=True))
-        wanted = (
-            searching.begins("custom_id", term[:-1]) if term.endswith("*") else Q(custom_id=term)
-        )
-        return queryset.filter(wanted, project_id__in=projects), False
+        rows = queryset.filter(project_id__in=projects)
+        if term.endswith("*"):
+            return searching.begins(rows, "custom_id", term[:-1]), False
+        return rows.filter(custom_id=term), False
 
     def change_view(
         self,

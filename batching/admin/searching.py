@@ -5,18 +5,27 @@ The lists' ``get_search_results`` call this; it decides which column a term is l
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from django.db import connections
 from django.db.models import Q
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
 
 LAST_CHARACTER = chr(0x10FFFF)
 
 
-def begins(field: str, beginning: str) -> Q:
-    """Return the rows whose ``field`` begins so, as a range that an index on it serves."""
-    return Q(**{f"{field}__gte": beginning, f"{field}__lt": beginning + LAST_CHARACTER}) & Q(
-        **{f"{field}__startswith": beginning}
-    )
+def begins(rows: QuerySet[Any], field: str, beginning: str) -> QuerySet[Any]:
+    """Keep the rows whose ``field`` begins so, in words that each database's index understands.
+
+    SQLite sorts by bytes and uses no index for LIKE, so it is given a range. PostgreSQL sorts by the
+    language of the database, where a range means something else, and is given LIKE.
+    """
+    if connections[rows.db].vendor == "sqlite":
+        ends = beginning + LAST_CHARACTER
+        return rows.filter(**{f"{field}__gte": beginning, f"{field}__lt": ends})
+    return rows.filter(**{f"{field}__startswith": beginning})
 
 
 def key_is(term: str, prefix: str, field: str = "key") -> Q | None:
