@@ -26,6 +26,9 @@ POLLING_S = 0.02
 """How often an idle worker looks into the folders of its queues."""
 
 
+_PATIENCE_S = 0.25
+
+
 class _ClaimingQoS(virtual.QoS):
     """Removes a message's file once the worker has acknowledged it."""
 
@@ -104,6 +107,12 @@ class Transport(virtual.Transport):
     driver_name = "embedded"
     polling_interval = POLLING_S
     default_connection_params: ClassVar[dict[str, Any]] = {}  # there is no host to fall back on
+
+    def drain_events(self, connection: Any, **options: Any) -> None:
+        """Deliver one message; give up early, so that a worker soon notices that it should end."""
+        if options.get("timeout") is not None:
+            options["timeout"] = min(options["timeout"], _PATIENCE_S)
+        super().drain_events(connection, **options)
 
     def driver_version(self) -> str:
         """Return the version of the layout on disk."""
