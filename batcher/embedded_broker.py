@@ -108,11 +108,12 @@ class Transport(virtual.Transport):
     polling_interval = POLLING_S
     default_connection_params: ClassVar[dict[str, Any]] = {}  # there is no host to fall back on
 
-    def drain_events(self, connection: Any, **options: Any) -> None:
+    def drain_events(  # type: ignore[override]  # celery-types' two bases disagree
+        self, connection: Any, timeout: float | None = None
+    ) -> None:
         """Deliver one message; give up early, so that a worker soon notices that it should end."""
-        if options.get("timeout") is not None:
-            options["timeout"] = min(options["timeout"], _PATIENCE_S)
-        super().drain_events(connection, **options)
+        patience_s = None if timeout is None else min(timeout, _PATIENCE_S)
+        super().drain_events(connection, timeout=patience_s)
 
     def driver_version(self) -> str:
         """Return the version of the layout on disk."""
