@@ -113,6 +113,10 @@ def capped(count: int) -> str:
     return f"{MOST_COUNTED:,}+" if count > MOST_COUNTED else f"{count:,}"
 
 
+def _some(count: int, one: str, many: str) -> str:
+    return f"{capped(count)} {one if count == 1 else many}"
+
+
 def _tiles(requests: dict[str, int], now: datetime) -> list[Tile]:
     """Return the figures that an operator asks for first."""
     open_states = (RequestState.PENDING, RequestState.PROCESSING)
@@ -204,14 +208,16 @@ def _counted_concerns(requests: dict[str, int], batches: dict[str, int]) -> list
     if failed := batches.get(BatchState.FAILED):
         found.append(
             Concern(
-                text=f"{capped(failed)} failed batches: open one for its reason, then restart or delete it.",
+                text=f"{_some(failed, 'failed batch', 'failed batches')}: open one for its reason, "
+                "then restart or delete it.",
                 url=shown.list_of("batching.batch", state__exact="failed"),
             )
         )
     if dead := requests.get(RequestState.DELIVERY_FAILED):
         found.append(
             Concern(
-                text=f"{capped(dead)} results could not be delivered: mend the receiver, then redeliver.",
+                text=f"{_some(dead, 'result', 'results')} could not be delivered: "
+                "mend the receiver, then redeliver.",
                 url=shown.list_of("batching.request", state__exact="delivery_failed"),
             )
         )

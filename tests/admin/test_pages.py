@@ -324,7 +324,7 @@ def test_the_first_page_says_how_to_begin_and_then_what_needs_someone(as_):
     page = client.get(reverse("admin:index")).content.decode()
 
     assert "Send the first request" not in page
-    assert "1 results could not be delivered" in page
+    assert "1 result could not be delivered" in page
     assert "/admin/batching/request/?state__exact=delivery_failed" in page
 
 
