@@ -10,10 +10,9 @@ from typing import Final
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
-from django.utils import timezone
 
-from batching import intake, wire
-from batching.api import reading
+from batching import wire
+from batching.api import reading, together
 from batching.api.auth import Caller
 from batching.api.bulk import Upload, receive, receive_whole
 from batching.api.errors import ApiError, Source, failure
@@ -67,7 +66,7 @@ def post_request(request: HttpRequest, caller: Caller) -> HttpResponse:
     """
     line = wire.read_line(reading.read_body(request))
     _refuse_in_maintenance()
-    answer = intake.accept(caller.project, [line], by=caller.actor, now=timezone.now())[0]
+    answer = together.accept(caller, line)
     if isinstance(answer, Rejected):
         source = Source(pointer=answer.pointer)
         raise ApiError(answer.code, answer.detail, source=source)
