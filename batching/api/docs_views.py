@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 
 from batching.api import openapi
 from batching.api.operations import Answer, operation, render
@@ -50,14 +52,19 @@ def _values() -> dict[str, Any]:
 @cache
 def _page() -> str:
     shown = _values()
+    calls = _calls(shown)
     groups = [
-        {**group, "calls": [c for c in _calls(shown) if group["name"] in c["tags"]]}
+        {**group, "calls": [c for c in calls if group["name"] in c["tags"]]}
         for group in shown["tags"]
     ]
     fields = shown["components"]["schemas"]["NewRequest"]
     return render_to_string(
         "api/docs.html",
-        {"about": shown["info"]["description"], "groups": groups, "fields": _fields(fields)},
+        {
+            "about": _coded(shown["info"]["description"]),
+            "groups": groups,
+            "fields": _fields(fields),
+        },
     )
 
 
@@ -65,6 +72,7 @@ def _calls(shown: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             **call,
+            "about": _coded(call["description"]),
             "path": path,
             "method": method.upper(),
             "is_open": not call["security"],
@@ -88,7 +96,7 @@ def _example(call: dict[str, Any]) -> str:
 def _fields(schema: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the fields of a request with what each must be."""
     return [
-        {"name": name, "is_required": name in schema["required"], "about": _about(field)}
+        {"name": name, "is_required": name in schema["required"], "about": _coded(_about(field))}
         for name, field in schema["properties"].items()
     ]
 
@@ -97,3 +105,10 @@ def _about(field: dict[str, Any]) -> str:
     """Return a field's description; that of an optional one stands on the type that is not null."""
     choices = (field, *field.get("anyOf", ()))
     return next((str(c["description"]) for c in choices if "description" in c), "")
+
+
+def _coded(text: str) -> SafeString:
+    """Return a text for the page, with what stands between backticks as code."""
+    wraps = ("{}", "<code>{}</code>")
+    parts = (format_html(wraps[at % 2], word) for at, word in enumerate(text.split("`")))
+    return format_html_join("", "{}", ((part,) for part in parts))
