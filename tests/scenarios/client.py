@@ -69,8 +69,7 @@ class Client:
 
     def send_bulk(self, lines: list[dict[str, Any]]) -> dict[str, Any]:
         """Upload requests that must all be taken."""
-        data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-        answer = self.call("POST", "/api/requests/bulk", data=data)
+        answer = self.call("POST", "/api/requests/bulk", data=ndjson(lines))
         assert answer.status_code == 202, answer.text
         taken = answer.json()
         assert taken["accepted"] == len(lines), taken
@@ -114,6 +113,11 @@ class Client:
             cursor = page["next_cursor"]
             if cursor is None:
                 return rows
+
+
+def ndjson(lines: list[dict[str, Any]]) -> bytes:
+    """Return requests as an upload."""
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
 
 def path_of(row: dict[str, Any]) -> list[str]:
