@@ -200,6 +200,17 @@ def writable_folder(value: str) -> Path:
         ) from problem
 
 
+def checked(parse: Parser[T], check: Callable[[T], object]) -> Parser[T]:
+    """Accept what `parse` accepts and `check` raises no ValueError about."""
+
+    def parse_and_check(value: str) -> T:
+        parsed = parse(value)
+        check(parsed)
+        return parsed
+
+    return parse_and_check
+
+
 def one_of(*choices: str) -> Parser[str]:
     """Accept one of `choices`, in any case."""
 

@@ -64,7 +64,7 @@ def logging_settings(level: str) -> dict[str, Any]:
             "celery": quiet,
             "kombu": quiet,
             "amqp": quiet,
-            "pika": quiet,
+            "pika": {"level": "CRITICAL"},  # it logs tracebacks of ordinary outages
             "urllib3": quiet,
             "django_celery_beat": quiet,
             "_granian": quiet,

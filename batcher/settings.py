@@ -17,6 +17,7 @@ from batcher import env
 from batcher.databases import database_settings, database_url
 from batcher.logs import logging_settings
 from batcher.theme import FORMAT_MODULE_PATH, UNFOLD  # noqa: F401  # settings of Django and the theme
+from delivery.addresses import AddressGuard
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENVIRONMENT = env.Environment(os.environ)
@@ -156,7 +157,7 @@ BATCHER_MAX_WAIT_SECONDS = _read(
 )
 BATCHER_ALLOW_PRIVATE_DESTINATIONS = _read(
     "BATCHER_ALLOW_PRIVATE_DESTINATIONS",
-    env.listed,
+    env.checked(env.listed, AddressGuard.opening),
     default="",
     shown="none; this computer while the sandbox is used by `make run`",
     description="Private networks or hosts that results may be sent to, between commas.",

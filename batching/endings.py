@@ -1,6 +1,7 @@
 """How requests end, or go back to be sent again: sets of them, with their delivery made due.
 
-Every end is told to the client, so an end and the due time of its delivery are one statement.
+Every end is told to the client, so an end and the due time of its delivery are one statement. When
+it was settled is the database's own clock, at the statement: clients that pull read in that order.
 Called by packing, submission, collection and steering; decides nothing itself.
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 
 from django.db import models
 from django.db.models import Case, F, Value, When
+from django.db.models.functions import Now
 
 from batching.lifecycle import CLOCK, Actor, move_many
 from batching.models import Request
@@ -27,7 +29,7 @@ def due_if_wanted(now: datetime) -> Any:
 def answered(rows: models.QuerySet[Request], *, reason: str, now: datetime) -> int:
     """Settle requests whose good answer is stored."""
     changes = {
-        "settled_at": now,
+        "settled_at": Now(),
         "due_at": due_if_wanted(now),
         "error_code": "",
         "error_message": "",
@@ -46,7 +48,7 @@ def end(
 ) -> int:
     """End requests badly: ``how`` is fail, expire or cancel; code and message reach the client."""
     changes = {
-        "settled_at": now,
+        "settled_at": Now(),
         "due_at": due_if_wanted(now),
         "error_code": code,
         "error_message": message[:500],
@@ -59,7 +61,7 @@ def end(
 
 def end_as_noted(rows: models.QuerySet[Request], *, reason: str, now: datetime) -> int:
     """Fail requests whose error code and message are on them already."""
-    changes = {"settled_at": now, "due_at": due_if_wanted(now)}
+    changes = {"settled_at": Now(), "due_at": due_if_wanted(now)}
     return move_many(rows, "fail", reason=reason, now=now, changes=changes)
 
 

@@ -142,10 +142,12 @@ def _check_fits(room: LaneRoom, size: int, token_count: int) -> None:
     """Refuse a line that no batch of its lane could ever hold."""
     most = min(room.limits.max_line_bytes, room.limits.max_bytes)
     if size > most:
-        raise Unknown("too_large", f"the line has {size:,} bytes; its lane takes {most:,}", "/body")
+        raise Unknown(
+            "validation_error", f"the line has {size:,} bytes; its lane takes {most:,}", "/body"
+        )
     if token_count > room.limits.max_tokens:
         raise Unknown(
-            "too_many_tokens",
+            "validation_error",
             f"about {token_count:,} tokens; its lane may enqueue {room.limits.max_tokens:,}",
             "/body",
         )

@@ -68,7 +68,7 @@ def stage(
         else:
             marks = ", ".join(["%s"] * len(columns))
             insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
-            cursor.executemany(insert, (_adapted(connection, row) for row in rows))
+            cursor.executemany(insert, [_adapted(connection, row) for row in rows])
 
 
 def _copy(cursor: Any, sql: str, rows: Iterable[Sequence[Any]]) -> None:

@@ -6,24 +6,24 @@ few seconds, a doubled one nothing.
 
 from __future__ import annotations
 
-from celery import current_app, shared_task
+from celery import shared_task
 
 from batching import closing, collection, packing, submission
-from batching.ticks import tick
+from batching.ticks import ring, tick
 
 
 @shared_task
 def pack(*, rung: bool = False) -> None:
     """Pack pending requests and seal what is full or old."""
     if tick("pack", packing.pack, rung=rung):
-        upload.delay(rung=True)
+        ring("batching.tasks.upload")
 
 
 @shared_task
 def upload(*, rung: bool = False) -> None:
     """Upload sealed batches."""
     if tick("upload", submission.upload_due, rung=rung):
-        submit.delay(rung=True)
+        ring("batching.tasks.submit")
 
 
 @shared_task
@@ -42,22 +42,17 @@ def adopt(*, rung: bool = False) -> None:
 def poll(*, rung: bool = False) -> None:
     """Ask providers how their batches are doing."""
     if tick("poll", collection.poll_due, rung=rung):
-        collect.delay(rung=True)
+        ring("batching.tasks.collect")
 
 
 @shared_task
 def collect(*, rung: bool = False) -> None:
     """Fetch and settle answers."""
     if tick("collect", collection.collect_due, rung=rung):
-        _ring_delivery()
+        ring("delivery.tasks.send")
 
 
 @shared_task
 def close(*, rung: bool = False) -> None:
     """Close batches with nothing left on its way."""
     tick("close", closing.close_due, rung=rung)
-
-
-def _ring_delivery() -> None:
-    """Ring by name: delivery stands above batching and is not imported here."""
-    current_app.send_task("delivery.tasks.send", kwargs={"rung": True})

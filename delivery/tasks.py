@@ -6,8 +6,7 @@ from datetime import datetime
 
 from celery import shared_task
 
-from batching.tasks import close
-from batching.ticks import tick
+from batching.ticks import ring, tick
 from delivery import dispatch
 
 
@@ -15,7 +14,7 @@ from delivery import dispatch
 def send(*, rung: bool = False) -> None:
     """Send every result that is due."""
     if tick("send", _send, rung=rung):
-        close.delay(rung=True)
+        ring("batching.tasks.close")
 
 
 def _send(_now: datetime) -> int:

@@ -369,6 +369,9 @@ class Migration(migrations.Migration):
                     ),
                 ),
             ],
+            options={
+                "permissions": [("operate_destination", "Can pause and resume destinations")],
+            },
         ),
         migrations.CreateModel(
             name="ApiKey",

@@ -186,6 +186,7 @@ class Destination(models.Model):
     objects = DestinationQuerySet.as_manager()
 
     class Meta:
+        permissions = [("operate_destination", "Can pause and resume destinations")]
         constraints = [
             models.UniqueConstraint(fields=["key"], name="destination_key"),
             models.UniqueConstraint(fields=["project", "fingerprint"], name="destination_place"),
