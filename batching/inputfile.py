@@ -36,6 +36,8 @@ def write(batch: Batch, provider: Provider) -> InputFile:
     """Write the pending requests of ``batch``, in the order of their ids, and return the file."""
     folder = settings.DATA_DIR / "batches"
     folder.mkdir(parents=True, exist_ok=True)
+    for left_by_a_crash in folder.glob(f"{batch.key}.*.partial"):
+        left_by_a_crash.unlink(missing_ok=True)
     partial = folder / f"{batch.key}.{batch.fence}.partial"
     digest, lines, size = hashlib.sha256(), 0, 0
     with partial.open("wb") as file:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import connections
+from django_fsm_log.models import StateLog
 
 from batching.models import (
     Account,
@@ -16,6 +22,7 @@ from batching.models import (
     Request,
     RequestBody,
 )
+from batching.wire import Line
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 _count = itertools.count(1)
@@ -84,3 +91,49 @@ def an_answer(request: Request, line: bytes | None = None, **fields) -> Answer:
     )
     defaults = {"attempt": request.attempt, "batch": request.batch, "status_code": 200}
     return Answer.objects.create(request=request, line=line, **(defaults | fields))
+
+
+def a_line(custom_id: str | None = None, *, body: bytes | None = None, **fields) -> Line:
+    """Return one line as intake gets it."""
+    custom_id = custom_id or f"line-{next(_count)}"
+    model = fields.pop("model", "gpt-4o-mini")
+    body = body or json.dumps({"model": model, "input": f"question of {custom_id}"}).encode()
+    return Line(custom_id=custom_id, url="/v1/responses", body=body, model=model, **fields)
+
+
+def a_batch_at_provider(provider, *, size: int = 3, **fields) -> tuple[Batch, list[Request]]:
+    """Return a processing batch that the fake provider holds, and its processing requests."""
+    remote = provider.create(input_file_id="file_in", endpoint="/v1/responses", metadata={})
+    facts = {"input_file_id": "file_in", "request_count": size, "next_attempt_at": NOW} | fields
+    batch = a_batch(state="processing", provider_batch_id=remote.id, **facts)
+    requests = [a_request(batch=batch, state="processing") for _ in range(size)]
+    return batch, requests
+
+
+def log_of(row) -> list[tuple]:
+    """Return the moves of a row as (from, transition, to, user, text), oldest first."""
+    kind = ContentType.objects.get_for_model(type(row))
+    rows = StateLog.objects.filter(content_type=kind, object_id=row.pk).order_by("pk")
+    return list(
+        rows.values_list("source_state", "transition", "state", "by__username", "description")
+    )
+
+
+def states_of(*rows) -> list[str]:
+    """Return the present states of rows, in their order."""
+    return [type(row).objects.values_list("state", flat=True).get(pk=row.pk) for row in rows]
+
+
+def in_threads(count: int, work) -> list:
+    """Run ``work(place)`` in threads that begin together; return what each returned, or raise."""
+    gate = threading.Barrier(count)
+
+    def one(place: int):
+        try:
+            gate.wait(timeout=10)
+            return work(place)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))

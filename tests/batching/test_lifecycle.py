@@ -6,9 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.contrib.contenttypes.models import ContentType
 from django.db.models import F
-from django_fsm_log.models import StateLog
 
 from batching.lifecycle import (
     Actor,
@@ -22,20 +20,11 @@ from batching.lifecycle import (
     move_many,
 )
 from batching.models import Batch, Request
-from tests.batching.rows import a_batch, a_lane, a_request
+from tests.batching.rows import a_batch, a_lane, a_request, log_of
 
 pytestmark = pytest.mark.django_db
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SOMEONE = Actor(name="someone")
-
-
-def log_of(row):
-    """Return the moves of a row as tuples, oldest first."""
-    kind = ContentType.objects.get_for_model(type(row))
-    rows = StateLog.objects.filter(content_type=kind, object_id=row.pk).order_by("pk")
-    return list(
-        rows.values_list("source_state", "transition", "state", "by__username", "description")
-    )
 
 
 BATCH_CASES = [(s.value, a) for s in BatchState for a in arrows(Batch)]
