@@ -32,14 +32,19 @@ def pack(now: datetime) -> int:
 
 
 def _pack_lane(lane: Lane, now: datetime) -> int:
-    sealed = 0
-    while _fill_building(lane, now):
-        sealed += 1
+    """Pack one lane; what goes wrong in it stops no other, and is tried again at the next tick."""
+    sealed, more = 0, True
+    try:
+        while more:
+            was_sealed, more = _fill_building(lane, now)
+            sealed += was_sealed
+    except Exception:
+        logger.exception("packing failed", extra={"lane": lane.pk})
     return sealed
 
 
-def _fill_building(lane: Lane, now: datetime) -> bool:
-    """Fill the lane's building batch; True when it was sealed and more requests wait."""
+def _fill_building(lane: Lane, now: datetime) -> tuple[bool, bool]:
+    """Fill the lane's building batch; tell whether it was sealed, and whether more can be packed."""
     with transaction.atomic():
         batch = _building(lane, now)
         limits = batch_limits(lane)
@@ -47,14 +52,14 @@ def _fill_building(lane: Lane, now: datetime) -> bool:
         recount(batch)
         more = Request.objects.unpacked().filter(lane=lane).exists()
         if batch.request_count == 0:
-            return more and _drop_misfit(lane, now)
+            return False, more and _drop_misfit(lane, now)
         if more or batch.request_count >= limits.max_requests:
             reason = _full(batch, limits)
             move(batch, "seal", reason=reason, by=_PACKER, now=now, next_attempt_at=now)
-            return more
+            return True, more
     if taken:
         logger.info("requests packed", extra={"batch": batch.key, "requests": taken})
-    return False
+    return False, False
 
 
 def _building(lane: Lane, now: datetime) -> Batch:
@@ -69,8 +74,8 @@ def _building(lane: Lane, now: datetime) -> Batch:
             born = f"SELECT id, state FROM {Batch._meta.db_table} WHERE id = %s"  # noqa: S608
             log_first_state(born, [batch.pk], model=Batch, by=_PACKER, reason="opened", now=now)
             return batch
-    except IntegrityError:
-        return open_ones.get()
+    except IntegrityError:  # someone else opened one; sealed since, if it is not there any more
+        return _building(lane, now)
 
 
 _TAKE = """
