@@ -40,7 +40,9 @@ def next_up(now: datetime) -> list[Batch]:
 def _admit(account_id: int, now: datetime) -> list[Batch]:
     with transaction.atomic():
         account = Account.objects.select_for_update().get(pk=account_id)
-        waiting = Batch.objects.due(now, *_WAITING).filter(lane__account=account)
+        # Locked, so that nobody cancels one between the decision and the intent.
+        waiting = Batch.objects.select_for_update(skip_locked=True, of=("self",))
+        waiting = waiting.due(now, *_WAITING).filter(lane__account=account)
         admitted = []
         for batch in waiting.order_by("pk").select_related("lane"):
             batch.lane.account = account

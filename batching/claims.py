@@ -9,6 +9,7 @@ another fence and drops what it has.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -27,12 +28,21 @@ _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=15)
 
 
 def each(batches: models.QuerySet[Batch], step: Step, *, now: datetime, lease: timedelta) -> int:
-    """Claim the due batches one after another and take the step with each; return how many."""
-    taken = 0
-    while batch := claim(batches, now=now, lease=lease):
+    """Claim the due batches one after another and take the step with each; return how many.
+
+    A sweep may take long: each lease runs from its own claim, not from the sweep's beginning.
+    """
+    taken, clock = 0, running_clock(now)
+    while batch := claim(batches, now=clock(), lease=lease):
         taken += 1
-        guarded(step, batch, now)
+        guarded(step, batch, clock())
     return taken
+
+
+def running_clock(now: datetime) -> Callable[[], datetime]:
+    """Return a clock that starts at ``now`` and goes on in whole seconds."""
+    began = time.monotonic()
+    return lambda: now + timedelta(seconds=int(time.monotonic() - began))
 
 
 def claim(batches: models.QuerySet[Batch], *, now: datetime, lease: timedelta) -> Batch | None:
@@ -74,7 +84,8 @@ def postpone(batch: Batch, error: str, now: datetime, *, after_s: float | None =
 
 def pause(tries: int, after_s: float | None = None) -> timedelta:
     """Return the pause after ``tries`` failures in a row: doubling, and never under ``after_s``."""
-    growing = min(_FIRST_PAUSE * 2 ** min(tries, 20), _LONGEST_PAUSE)
+    doublings: int = 2 ** min(tries, 20)
+    growing = min(_FIRST_PAUSE * doublings, _LONGEST_PAUSE)
     return max(growing, timedelta(seconds=after_s or 0))
 
 

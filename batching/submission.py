@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from batching import admission, endings, inputfile
-from batching.claims import each, guarded, note, pause
+from batching.claims import each, guarded, note, pause, running_clock
 from batching.gateway import connect, note_success, note_trouble
 from batching.lifecycle import Actor, BatchState, move, move_many
 from batching.models import Batch, Request
@@ -42,9 +42,9 @@ def upload_due(now: datetime) -> int:
 
 def submit_due(now: datetime) -> int:
     """Create the provider batch of every batch that admission lets go; return how many."""
-    admitted = admission.next_up(now)
+    clock, admitted = running_clock(now), admission.next_up(now)
     for batch in admitted:
-        guarded(_create, batch, now)
+        guarded(_create, batch, clock())
     return len(admitted)
 
 
@@ -96,6 +96,9 @@ def _upload(batch: Batch, now: datetime) -> None:
 
 
 def _create(batch: Batch, now: datetime) -> None:
+    # Others may have been created before it for minutes: the intent and its lease begin here. Whoever
+    # found the lease lapsed holds the batch now, and looks for it instead.
+    note(batch, create_started_at=now, next_attempt_at=now + admission.CREATE_LEASE)
     try:
         remote = connect(batch.lane.account).create(
             input_file_id=batch.input_file_id,
@@ -164,11 +167,11 @@ def _adopt(batch: Batch, now: datetime) -> None:
     provider = connect(batch.lane.account)
     found = [r for r in provider.list_batches(since=started - _LIST_MARGIN) if _is_ours(r, batch)]
     if found:
-        oldest, *extra = sorted(found, key=lambda r: (r.created_at is None, r.created_at, r.id))
+        oldest, *extra = sorted(found, key=lambda r: (r.created_at or now, r.id))
         _cancel_extra(provider, batch, extra)
-        _accepted(batch, oldest, "found", now)
         if batch.state == BatchState.CANCELLING:
-            provider.cancel(oldest.id)
+            provider.cancel(oldest.id)  # before it counts as found: else nobody would ask again
+        _accepted(batch, oldest, "found", now)
         return
     next_look = next((started + look for look in _LOOKS if started + look > now), None)
     if next_look is not None:
