@@ -13,4 +13,5 @@ use it.
     answers     what the pretended models say        objects     what is kept, and how it is shown
     scenario    reading and checking a scenario      faults      every fault there is
     rules       which fault strikes when             store       SQLite and the files
+    receiver    prints webhooks, for trying out
 """
