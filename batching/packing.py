@@ -48,9 +48,7 @@ def _fill_building(lane: Lane, now: datetime) -> tuple[bool, bool]:
     with transaction.atomic():
         batch = _building(lane, now)
         limits = batch_limits(lane)
-        taken = _take(batch, limits)
-        recount(batch)
-        more = Request.objects.unpacked().filter(lane=lane).exists()
+        taken, more = _take_all(batch, limits)
         if batch.request_count == 0:
             return False, more and _drop_misfit(lane, now)
         if more or batch.request_count >= limits.max_requests:
@@ -76,6 +74,22 @@ def _building(lane: Lane, now: datetime) -> Batch:
             return batch
     except IntegrityError:  # someone else opened one; sealed since, if it is not there any more
         return _building(lane, now)
+
+
+def _take_all(batch: Batch, limits: BatchLimits) -> tuple[int, bool]:
+    """Take until nothing waits or nothing fits; return how many, and whether some wait in vain.
+
+    A request that came in while the statement ran was not seen by it: that it still waits does not
+    say that it does not fit, so it is asked for once more.
+    """
+    taken = 0
+    while True:
+        waits = Request.objects.unpacked().filter(lane=batch.lane_id).exists()
+        now_taken = _take(batch, limits) if waits else 0
+        recount(batch)
+        taken += now_taken
+        if not now_taken:
+            return taken, waits
 
 
 _TAKE = """
