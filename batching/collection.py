@@ -11,10 +11,10 @@ import logging
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import models, transaction
 
 from batching import endings, settling, submission
-from batching.claims import each, note
+from batching.claims import each, note, running_clock
 from batching.gateway import connect, note_success
 from batching.lifecycle import Actor, BatchState, move, move_many
 from batching.models import Batch, Request
@@ -61,7 +61,7 @@ def _poll(batch: Batch, now: datetime) -> None:
     facts = _facts(batch, remote, now)
     if not remote.status.is_final:
         note(batch, **facts, next_attempt_at=now + interval(batch))
-    elif remote.status is not Status.FAILED:
+    elif remote.status is not Status.FAILED or batch.state == BatchState.CANCELLING:
         _finished(batch, remote, facts, now)
     elif remote.is_queue_full:
         _back_off(batch, remote, facts, now)
@@ -107,7 +107,7 @@ def _facts(batch: Batch, remote: RemoteBatch, now: datetime) -> dict[str, Any]:
 def _finished(batch: Batch, remote: RemoteBatch, facts: dict[str, Any], now: datetime) -> None:
     move(
         batch,
-        _ENDS[remote.status],
+        _ENDS.get(remote.status, "cancelled_by_provider"),  # refused while we asked it to stop
         reason=f"the provider says {remote.raw_status}",
         by=_POLLER,
         now=now,
@@ -142,9 +142,8 @@ def _back_off(batch: Batch, remote: RemoteBatch, facts: dict[str, Any], now: dat
             waiting_since=batch.waiting_since or now,
             next_attempt_at=at,
         )
-        open_ones = Request.objects.filter(batch=batch)
         reason = "the provider's token queue is full"
-        move_many(open_ones, "requeue", reason=reason, by=_POLLER, now=now)
+        move_many(_unanswered(batch), "requeue", reason=reason, by=_POLLER, now=now)
 
 
 def _refusal(remote: RemoteBatch) -> str:
@@ -160,6 +159,8 @@ def _collect(batch: Batch, now: datetime) -> None:
         if not batch.output_file_id and not batch.error_file_id and _ends_unanswered(batch, now):
             return
         move(batch, "download", reason="its files are there", by=_COLLECTOR, now=now)
+    if batch.ignored_lines:
+        note(batch, ignored_lines=0)  # the files are read from their beginnings, and counted anew
     provider = connect(batch.lane.account)
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
         _settle_file(batch, provider, file_id, now)
@@ -186,19 +187,19 @@ def _ends_unanswered(batch: Batch, now: datetime) -> bool:
 
 
 def _settle_file(batch: Batch, provider: Provider, file_id: str, now: datetime) -> None:
-    path = settling.answer_path(batch, file_id)
+    path, clock = settling.answer_path(batch, file_id), running_clock(now)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         provider.download(file_id, into=path)
     for chunk in settling.chunks(provider.read_answers(path)):
         with transaction.atomic():
-            note(batch, next_attempt_at=now + _COLLECT_LEASE)
+            note(batch, next_attempt_at=clock() + _COLLECT_LEASE)
             ignored = settling.settle(batch, chunk, now)
             if ignored:
                 note(batch, ignored_lines=batch.ignored_lines + ignored)
 
 
-def _unanswered(batch: Batch) -> Any:
+def _unanswered(batch: Batch) -> models.QuerySet[Request]:
     return Request.objects.filter(batch=batch, state="processing")
 
 
@@ -229,10 +230,7 @@ def _send_back_unanswered(batch: Batch, now: datetime) -> None:
     """Requests that were never run: cancelled when someone asked for that, else sent again."""
     unanswered = _unanswered(batch)
     if batch.cancel_asked:
-        endings.end(
-            unanswered, "cancel", code="cancelled", message="its batch was cancelled",
-            now=now, by=_COLLECTOR,
-        )  # fmt: skip
+        settling.cancel_unanswered(unanswered, now)
         return
     settling.requeue_or_end(
         unanswered, code=f"batch_{batch.provider_status.lower()}"[:100],

@@ -6,6 +6,7 @@ nothing, so the same file may be read twice. Called by collection, inside its tr
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -45,9 +46,12 @@ _GOOD, _BAD, _AGAIN = "good", "bad", "again"
 
 
 def answer_path(batch: Batch, file_id: str) -> Path:
-    """Return where a downloaded answer file is kept until it is settled."""
-    kind = "output" if file_id == batch.output_file_id else "error"
-    return Path(settings.DATA_DIR) / "answers" / f"{batch.key}-{kind}.jsonl"
+    """Return where a downloaded answer file is kept until it is settled.
+
+    The file's id is part of the name: what an earlier run of a restarted batch left is never read.
+    """
+    name = hashlib.sha256(file_id.encode()).hexdigest()[:16]
+    return Path(settings.DATA_DIR) / "answers" / f"{batch.key}-{name}.jsonl"
 
 
 def chunks(lines: Iterable[AnswerLine]) -> Iterator[list[AnswerLine]]:
@@ -75,7 +79,7 @@ def settle(batch: Batch, lines: list[AnswerLine], now: datetime) -> int:
     _note_errors(batch)
     endings.answered(_answered_by(batch, _GOOD), reason="answered", now=now)
     _fail(batch, now)
-    requeue_or_end(_answered_by(batch, _AGAIN), code="", message="", how="fail", now=now)
+    _send_again(batch, now)
     if unknown:
         logger.warning("lines of no request", extra={"batch": batch.key, "lines": unknown})
     return unknown
@@ -160,6 +164,21 @@ def _fail(batch: Batch, now: datetime) -> None:
     endings.end_as_noted(
         _answered_by(batch, _BAD), reason="the provider answered with an error", now=now
     )
+
+
+def _send_again(batch: Batch, now: datetime) -> None:
+    """Put back what may go better next time, unless someone asked for the batch to be stopped."""
+    again = _answered_by(batch, _AGAIN)
+    if batch.cancel_asked:
+        cancel_unanswered(again, now)
+        return
+    requeue_or_end(again, code="", message="", how="fail", now=now)
+
+
+def cancel_unanswered(rows: models.QuerySet[Request], now: datetime) -> None:
+    """End requests that their cancelled batch did not get to."""
+    endings.end(rows, "cancel", code="cancelled", message="its batch was cancelled", now=now,
+                by=_SETTLER)  # fmt: skip
 
 
 def requeue_or_end(

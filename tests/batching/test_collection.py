@@ -1,0 +1,524 @@
+"""What the provider says and hands back becomes the end of each request, once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.db.models import F
+
+from batching import collection, settling
+from batching.models import Answer, Batch, Request
+from batching.providers.base import Counts, NotFound, Status, Trouble, Usage
+from tests.batching.fake_provider import bad, broken, good, not_run, trouble
+from tests.batching.rows import (
+    NOW,
+    a_batch,
+    a_batch_at_provider,
+    a_destination,
+    a_request,
+    log_of,
+    states_of,
+)
+
+pytestmark = pytest.mark.django_db
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def batch(provider):
+    return a_batch_at_provider(provider)[0]
+
+
+@pytest.fixture
+def requests(batch):
+    return list(batch.requests.order_by("pk"))
+
+
+@pytest.fixture
+def keys(requests):
+    return [r.key for r in requests]
+
+
+def again(row):
+    return type(row).objects.get(pk=row.pk)
+
+
+def collect(provider, batch, *, at=NOW, **finish):
+    """Let the provider finish the batch, see it, and settle its files."""
+    provider.finish(batch.provider_batch_id, **finish)
+    Batch.objects.update(next_attempt_at=NOW)
+    collection.poll_due(at)
+    collection.collect_due(at)
+    return again(batch)
+
+
+# Polling
+
+
+def test_progress_is_noted_and_the_next_look_is_set(batch, provider, settings):
+    settings.BATCHER_POLL_SECONDS = 60
+    counts = Counts(total=3, completed=1, failed=0)
+    provider.say(batch.provider_batch_id, raw_status="in_progress", counts=counts)
+
+    assert collection.poll_due(NOW) == 1
+
+    batch = again(batch)
+    assert (batch.state, batch.provider_status) == ("processing", "in_progress")
+    assert (batch.provider_total, batch.provider_completed, batch.provider_failed) == (3, 1, 0)
+    assert (batch.polled_at, batch.next_attempt_at) == (NOW, NOW + MINUTE)
+
+
+def test_figures_that_are_missing_do_not_erase_known_ones(batch, provider):
+    provider.say(batch.provider_batch_id, counts=Counts(total=3, completed=2))
+    collection.poll_due(NOW)
+    provider.say(batch.provider_batch_id, counts=Counts())
+
+    collection.poll_due(NOW + timedelta(hours=1))
+
+    assert (again(batch).provider_total, again(batch).provider_completed) == (3, 2)
+
+
+def test_an_unknown_status_is_kept_and_treated_as_running(batch, provider):
+    provider.say(batch.provider_batch_id, status=Status.UNKNOWN, raw_status="pondering")
+
+    collection.poll_due(NOW)
+
+    assert (again(batch).state, again(batch).provider_status) == ("processing", "pondering")
+    assert again(batch).next_attempt_at > NOW
+
+
+def test_a_failed_look_is_tried_again_and_changes_nothing_else(batch, provider):
+    provider.refuse("retrieve", NotFound("no such batch"))
+
+    collection.poll_due(NOW)
+
+    assert (again(batch).state, again(batch).tries) == ("processing", 1)
+    assert again(batch).last_error == "no such batch"
+    assert again(batch).next_attempt_at == NOW + timedelta(seconds=5)
+
+
+def test_the_accounts_own_pace_comes_before_the_settings(batch, provider):
+    batch.lane.account.poll_seconds = 7
+    batch.lane.account.save()
+
+    collection.poll_due(NOW)
+
+    assert again(batch).next_attempt_at == NOW + timedelta(seconds=7)
+
+
+def test_a_batch_refused_at_validation_fails_with_its_requests(batch, requests, provider):
+    provider.refuse_batch(batch.provider_batch_id, "invalid_json_line")
+
+    collection.poll_due(NOW)
+
+    assert again(batch).state == "failed"
+    assert again(batch).last_error == "the provider refused it: invalid_json_line: no"
+    assert states_of(*requests) == ["failed"] * 3
+
+
+def test_requests_that_ended_before_are_left_alone_when_a_batch_fails(batch, requests, provider):
+    Request.objects.filter(pk=requests[0].pk).update(state="delivered")
+    provider.refuse_batch(batch.provider_batch_id, "invalid_json_line")
+
+    collection.poll_due(NOW)
+
+    assert states_of(*requests) == ["delivered", "failed", "failed"]
+
+
+# The provider's queue is full
+
+
+def test_a_full_queue_is_waited_for_longer_each_time_until_it_is_enough(batch, provider):
+    waits = []
+    for _ in range(6):
+        Batch.objects.update(state="processing", next_attempt_at=NOW, provider_batch_id="batch_1")
+        Request.objects.update(state="processing")
+        provider.refuse_batch("batch_1", "token_limit_exceeded")
+        collection.poll_due(NOW)
+        if (at := again(batch).next_attempt_at) is not None:
+            waits.append((at - NOW) / MINUTE)
+
+    assert waits == [5, 10, 20, 40, 80]
+    assert again(batch).state == "failed"
+    assert "token limit retries exhausted after 5" in again(batch).last_error
+
+
+def test_backing_off_keeps_the_file_and_puts_the_requests_back(batch, requests, provider):
+    provider.refuse_batch(batch.provider_batch_id, "token_limit_exceeded")
+
+    collection.poll_due(NOW)
+
+    batch = again(batch)
+    assert (batch.state, batch.provider_batch_id) == ("waiting_for_capacity", "")
+    assert (batch.input_file_id, batch.token_limit_tries) == ("file_in", 1)
+    assert batch.wait_reason.endswith("next try at 12:05 UTC")
+    assert states_of(*requests) == ["pending"] * 3
+    assert {(r.attempt, r.batch_id) for r in Request.objects.all()} == {(1, batch.pk)}
+
+
+def test_backing_off_wakes_no_request_that_was_taken_back(batch, requests, provider):
+    Request.objects.filter(pk=requests[0].pk).update(state="cancelled")
+    provider.refuse_batch(batch.provider_batch_id, "token_limit_exceeded")
+
+    collection.poll_due(NOW)
+
+    assert states_of(*requests) == ["cancelled", "pending", "pending"]
+
+
+def test_the_count_of_full_queues_is_kept_until_there_is_progress(batch, provider):
+    Batch.objects.update(token_limit_tries=3)
+    collection.poll_due(NOW)
+    assert again(batch).token_limit_tries == 3
+
+    provider.say(batch.provider_batch_id, counts=Counts(total=3, completed=1))
+    collection.poll_due(NOW + timedelta(hours=1))
+
+    assert again(batch).token_limit_tries == 0
+
+
+@pytest.mark.parametrize("code", ["token_limit_exceeded", "invalid_json_line"])
+def test_a_batch_refused_while_it_was_to_be_cancelled_is_cancelled(batch, requests, provider, code):
+    Batch.objects.update(state="cancelling", cancel_asked=True)
+    provider.refuse_batch(batch.provider_batch_id, code)
+
+    collection.poll_due(NOW)
+    collection.collect_due(NOW)
+
+    assert (again(batch).state, again(batch).next_attempt_at) == ("cancelled", None)
+    assert states_of(*requests) == ["cancelled"] * 3
+
+
+# Settling
+
+
+def test_each_request_gets_its_answer_whatever_the_order(batch, requests, keys, provider):
+    lines = [good(key, text) for key, text in zip(keys, "abc", strict=True)]
+
+    batch = collect(provider, batch, output=[lines[2], lines[0], lines[1]])
+
+    assert (batch.state, batch.next_attempt_at) == ("delivering", NOW)
+    assert states_of(*requests) == ["processed"] * 3
+    assert [bytes(Answer.objects.get(request=r).line) for r in requests] == lines
+    answer = Answer.objects.first()
+    assert (answer.status_code, answer.input_tokens, answer.output_tokens) == (200, 3, 5)
+
+
+def test_results_with_a_destination_are_due_at_once_and_others_wait_to_be_pulled(
+    batch, requests, keys, provider
+):
+    Request.objects.filter(pk=requests[0].pk).update(destination=a_destination())
+
+    collect(provider, batch, output=[good(keys[0]), good(keys[1]), bad(keys[2])])
+
+    assert [again(r).due_at for r in requests] == [NOW, None, None]
+    assert all(again(r).settled_at for r in requests)
+
+
+def test_an_error_is_kept_with_its_code_and_its_line(batch, requests, keys, provider):
+    batch = collect(
+        provider, batch, output=[good(keys[0]), bad(keys[1])], errors=[bad(keys[2], code="rude")]
+    )
+
+    assert batch.state == "delivering"
+    assert states_of(*requests) == ["processed", "failed", "failed"]
+    rude = again(requests[2])
+    assert (rude.error_code, rude.error_message) == ("rude", "said rude")
+    assert bytes(rude.answers.get().line) == bad(keys[2], code="rude")
+
+
+@pytest.mark.parametrize("where", ["output", "errors"])
+@pytest.mark.parametrize("line", [broken, not_run], ids=["server-error", "not-run"])
+def test_what_may_go_better_is_sent_again(batch, requests, keys, provider, where, line):
+    lines = {"output": [good(keys[0]), good(keys[1])], "errors": []}
+    lines[where].append(line(keys[2]))
+
+    batch = collect(provider, batch, **lines, counts=Counts(total=3, completed=2, failed=1))
+
+    request = again(requests[2])
+    assert batch.state == "delivering"
+    assert (request.state, request.attempt, request.batch, request.error_code) == (
+        "pending", 2, None, "",
+    )  # fmt: skip
+    assert request in Request.objects.unpacked()
+
+
+def test_a_request_is_sent_five_times_and_then_fails_with_its_last_error(
+    batch, requests, keys, provider
+):
+    Request.objects.filter(pk=requests[0].pk).update(attempt=4)
+    Request.objects.filter(pk=requests[1].pk).update(attempt=5)
+
+    collect(provider, batch, output=[broken(keys[0]), broken(keys[1]), good(keys[2])])
+
+    assert states_of(*requests) == ["pending", "failed", "processed"]
+    assert again(requests[1]).error_code == "server_error"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"not json",
+        b"[]",
+        b'{"custom_id":7}',
+        b'{"id":"x"}',
+        good("req_unknown"),
+        b'{"custom_id":"\\u0000"}',
+    ],
+    ids=["no-json", "no-object", "number", "no-id", "unknown", "nul"],
+)
+def test_a_line_of_nobody_is_counted_and_changes_nothing(batch, requests, keys, provider, line):
+    lines = [good(keys[0]), line, good(keys[1]), b"", good(keys[2])]
+
+    batch = collect(provider, batch, output=lines)
+
+    assert (batch.state, batch.ignored_lines) == ("delivering", 1)
+    assert states_of(*requests) == ["processed"] * 3
+    assert Answer.objects.count() == 3
+
+
+def test_lines_of_nobody_are_counted_once_though_the_file_is_read_twice(batch, keys, provider):
+    collect(provider, batch, output=[b"junk", good(keys[0])])
+
+    collection.collect_due(NOW + MINUTE)
+
+    assert again(batch).ignored_lines == 1
+
+
+def test_a_line_for_a_request_of_another_batch_is_not_applied(batch, keys, provider):
+    other = a_request(batch=a_batch(state="processing"), state="processing")
+
+    collect(provider, batch, output=[*map(good, keys), good(other.key)])
+
+    assert states_of(other) == ["processing"]
+    assert not other.answers.exists()
+
+
+@pytest.mark.parametrize("second", [good, bad], ids=["another-answer", "an-error"])
+@pytest.mark.parametrize("where", ["same-chunk", "next-chunk", "error-file"])
+def test_of_two_lines_of_one_request_the_first_wins(
+    batch, keys, provider, monkeypatch, second, where
+):
+    first, other = good(keys[0], "first"), second(keys[0])
+    rest = [good(keys[1]), good(keys[2])]
+    if where == "next-chunk":
+        monkeypatch.setattr(settling, "_CHUNK_LINES", 1)
+    files = {"output": [first, *rest, other]}
+    if where == "error-file":
+        files = {"output": [first, *rest], "errors": [other]}
+
+    collect(provider, batch, **files)
+
+    answer = Answer.objects.get(request__key=keys[0])
+    assert bytes(answer.line) == first
+    assert states_of(answer.request) == ["processed"]
+
+
+def test_an_answer_is_stored_byte_for_byte(batch, keys, provider):
+    lines = [
+        good(keys[0], "NUL \0, line \u2028 and \u0085"),
+        good(keys[1]).replace(b"yes", b"alone \\ud800"),
+        good(keys[2]).replace(b"yes", "raw \u2028 \u0085 \x7f é".encode() + b"x" * 20_000_000),
+    ]
+
+    batch = collect(provider, batch, output=lines)
+
+    assert batch.state == "delivering"
+    assert [bytes(a.line) for a in Answer.objects.order_by("request")] == lines
+
+
+def test_error_texts_no_database_takes_are_made_harmless(batch, requests, keys, provider):
+    nasty = bad(keys[0]).replace(b"said invalid_request", b"a\\u0000b\\ud800")
+
+    collect(provider, batch, output=[nasty, good(keys[1]), good(keys[2])])
+
+    assert states_of(*requests) == ["failed", "processed", "processed"]
+    assert bytes(again(requests[0]).answers.get().line) == nasty
+
+
+def test_a_batch_that_failed_throughout_failed(batch, requests, keys, provider):
+    batch = collect(provider, batch, errors=[bad(key) for key in keys])
+
+    assert (batch.state, batch.last_error) == ("failed", "All requests in batch failed")
+    assert (batch.failed_count, batch.answered_count, batch.next_attempt_at) == (3, 0, None)
+
+
+def test_a_batch_of_which_nothing_is_left_goes_on(batch, requests, keys, provider):
+    batch = collect(provider, batch, status=Status.EXPIRED, errors=[not_run(key) for key in keys])
+
+    assert batch.state == "delivering"
+    assert {(r.state, r.attempt, r.batch) for r in map(again, requests)} == {("pending", 2, None)}
+
+
+def test_usage_of_the_whole_batch_is_kept_and_may_be_partial(batch, keys, provider):
+    batch = collect(provider, batch, output=[*map(good, keys)], usage=Usage(input_tokens=9))
+
+    assert (batch.input_tokens, batch.output_tokens) == (9, None)
+
+
+# Missing answers
+
+
+def test_missing_answers_are_looked_for_once_more_and_then_given_up(
+    batch, requests, keys, provider
+):
+    batch = collect(provider, batch, output=[good(keys[0])])
+    assert (batch.state, batch.missing_looks) == ("downloading", 1)
+    assert batch.last_error.startswith("2 answers are missing")
+
+    collection.collect_due(NOW + MINUTE)
+
+    assert provider.count("download") == 2
+    assert again(batch).state == "delivering"
+    assert states_of(*requests) == ["processed", "failed", "failed"]
+    assert again(requests[1]).error_code == "missing_in_output"
+
+
+def test_an_answer_that_turns_up_at_the_second_look_counts(batch, requests, keys, provider):
+    batch = collect(provider, batch, output=[good(keys[0])])
+    whole = b"\n".join(map(good, keys))
+    provider.files[batch.output_file_id] = ("output.jsonl", whole)
+
+    collection.collect_due(NOW + MINUTE)
+
+    assert states_of(*requests) == ["processed"] * 3
+
+
+def test_a_completed_batch_without_any_file_is_given_up_in_the_same_way(batch, requests, provider):
+    collect(provider, batch)
+    collection.collect_due(NOW + MINUTE)
+
+    assert again(batch).state == "failed"
+    assert states_of(*requests) == ["failed"] * 3
+
+
+# Expired and cancelled
+
+
+@pytest.mark.parametrize("status", [Status.EXPIRED, Status.CANCELLED])
+def test_a_batch_that_ended_early_keeps_its_answers_and_sends_the_rest_again(
+    batch, requests, keys, provider, status
+):
+    batch = collect(provider, batch, status=status, output=[good(keys[0])])
+
+    assert batch.state == "delivering"
+    assert states_of(*requests) == ["processed", "pending", "pending"]
+    assert [again(r).attempt for r in requests] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("status", [Status.EXPIRED, Status.CANCELLED])
+def test_a_batch_that_ended_early_without_an_answer_sends_everything_again(
+    batch, requests, provider, status
+):
+    batch = collect(provider, batch, status=status)
+
+    assert (batch.state, batch.next_attempt_at) == (status.value, None)
+    assert {(r.state, r.attempt, r.batch) for r in map(again, requests)} == {("pending", 2, None)}
+
+
+def test_a_request_that_expired_too_often_expires(batch, requests, keys, provider):
+    Request.objects.update(attempt=5)
+
+    collect(provider, batch, status=Status.EXPIRED, output=[good(keys[0])])
+
+    assert states_of(*requests) == ["processed", "expired", "expired"]
+    assert again(requests[1]).error_code == "batch_expired"
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["lines-say-so", "no-lines"])
+def test_a_batch_that_someone_cancelled_keeps_its_answers_and_sends_nothing_again(
+    batch, requests, keys, provider, told
+):
+    Batch.objects.update(state="cancelling", cancel_asked=True)
+    unrun = [not_run(key, "batch_cancelled") for key in keys[1:]] if told else []
+
+    batch = collect(provider, batch, status=Status.CANCELLED, output=[good(keys[0])], errors=unrun)
+
+    assert batch.state == "delivering"
+    assert states_of(*requests) == ["processed", "cancelled", "cancelled"]
+
+
+# Crashes and repetitions
+
+
+class Killed(BaseException):
+    """What kill -9 looks like from inside: nothing below catches it."""
+
+
+def test_a_crash_amid_the_chunks_loses_nothing_and_repeats_nothing(
+    batch, requests, keys, provider, monkeypatch
+):
+    monkeypatch.setattr(settling, "_CHUNK_LINES", 1)
+    settle, chunks = settling.settle, []
+
+    def killed_at_the_third(*arguments):
+        chunks.append(arguments)
+        if len(chunks) == 3:
+            raise Killed
+        return settle(*arguments)
+
+    monkeypatch.setattr(settling, "settle", killed_at_the_third)
+    with pytest.raises(Killed):
+        collect(provider, batch, output=[good(keys[0]), broken(keys[1]), good(keys[2])])
+    assert states_of(*requests) == ["processed", "pending", "processing"]
+
+    collection.collect_due(NOW + timedelta(minutes=11))
+
+    assert states_of(*requests) == ["processed", "pending", "processed"]
+    assert [len(log_of(r)) for r in requests] == [1, 1, 1]
+    assert provider.count("download") == 1
+    assert again(batch).state == "delivering"
+
+
+def test_files_are_removed_when_all_is_settled(batch, keys, provider, data_dir):
+    collect(provider, batch, output=[*map(good, keys[:2])], errors=[bad(keys[2])])
+
+    assert list((data_dir / "answers").iterdir()) == []
+
+
+def test_a_file_left_by_an_earlier_run_is_not_taken_for_this_ones(batch, keys, provider, data_dir):
+    old = settling.answer_path(batch, "file_of_an_earlier_run")
+    old.parent.mkdir()
+    old.write_bytes(b"\n".join(map(bad, keys)))
+
+    batch = collect(provider, batch, output=[*map(good, keys)])
+
+    assert batch.state == "delivering"
+    assert set(Request.objects.values_list("state", flat=True)) == {"processed"}
+
+
+def test_a_download_that_broke_off_is_tried_again(batch, requests, keys, provider):
+    provider.refuse("download", trouble(Trouble.RETRY, "fewer bytes than announced"))
+    batch = collect(provider, batch, output=[*map(good, keys)])
+    assert (batch.state, batch.tries) == ("downloading", 1)
+
+    collection.collect_due(NOW + MINUTE)
+
+    assert states_of(*requests) == ["processed"] * 3
+    assert (again(batch).tries, again(batch).last_error) == (0, "")
+
+
+def test_a_worker_that_lost_its_claim_settles_nothing_more(
+    batch, requests, keys, provider, monkeypatch
+):
+    monkeypatch.setattr(settling, "_CHUNK_LINES", 1)
+    settle = settling.settle
+
+    def then_overtaken(*arguments):
+        done = settle(*arguments)
+        Batch.objects.update(fence=F("fence") + 1)
+        return done
+
+    monkeypatch.setattr(settling, "settle", then_overtaken)
+    collect(provider, batch, output=[*map(good, keys)])
+
+    assert states_of(*requests) == ["processed", "processing", "processing"]
+
+
+def test_collecting_twice_is_collecting_once(batch, requests, keys, provider):
+    collect(provider, batch, output=[*map(good, keys)])
+
+    assert collection.collect_due(NOW + timedelta(days=1)) == 0
+
+    assert Answer.objects.count() == 3
