@@ -13,7 +13,7 @@ from django.db import transaction
 
 from batching import endings, packing
 from batching.gateway import connect
-from batching.lifecycle import BATCH_ENDS, Actor, BatchState, RequestState, Stale, arrow, move
+from batching.lifecycle import BATCH_ENDS, Actor, BatchState, RequestState, arrow, move
 from batching.models import Batch, Request
 from batching.providers.base import NotFound, ProviderError
 
@@ -88,11 +88,15 @@ def _cancel_requests(batch: Batch, by: Actor, reason: str, now: datetime) -> Non
 
 
 def _moved(batch: Batch, transition: str, **how: object) -> Batch:
-    try:
-        return move(batch, transition, **how)  # type: ignore[arg-type]  # the keywords of move
-    except Stale as error:
-        batch.refresh_from_db()
-        raise Refused("invalid_batch_state", f"the batch is {batch.state} by now") from error
+    """Move the batch as it is by now: a person's word holds whoever has claimed it meanwhile."""
+    with transaction.atomic():
+        current = Batch.objects.select_for_update().filter(pk=batch.pk).first()
+        if current is None or current.state not in arrow(Batch, transition).sources:
+            now_it_is = current.state if current else "gone"
+            raise Refused("invalid_batch_state", f"the batch is {now_it_is} by now")
+        move(current, transition, **how)  # type: ignore[arg-type]  # the keywords of move
+    batch.refresh_from_db()
+    return batch
 
 
 def restart_batch(batch: Batch, *, by: Actor, reason: str, now: datetime) -> Batch:
@@ -115,6 +119,8 @@ def restart_batch(batch: Batch, *, by: Actor, reason: str, now: datetime) -> Bat
             token_limit_tries=0,
             missing_looks=0,
             last_error="",
+            cancel_asked=False,
+            ignored_lines=0,
             wait_reason="",
             waiting_since=None,
             input_sha256="",
@@ -125,6 +131,7 @@ def restart_batch(batch: Batch, *, by: Actor, reason: str, now: datetime) -> Bat
             provider_total=None,
             provider_completed=None,
             provider_failed=None,
+            provider_expires_at=None,
             output_file_id="",
             error_file_id="",
             answered_count=None,
