@@ -7,6 +7,9 @@ from datetime import datetime, timedelta
 from django.db import models
 from django.utils import timezone
 
+_FUTURE = timedelta(minutes=1)
+"""More than the clocks of two hosts differ by."""
+
 
 class Flag(models.Model):
     """A switch that outlives restarts and holds for every process, such as maintenance mode."""
@@ -46,9 +49,11 @@ class Pulse(models.Model):
     def beat(cls, name: str, *, now: datetime, spacing: timedelta) -> bool:
         """Note that ``name`` begins now; False when it began so lately that another clock rang.
 
-        One conditional update decides, so of two clocks only one gets True.
+        One conditional update decides, so of two clocks only one gets True. A beat from the future
+        is from before the host's clock was set back, and counts for nothing.
         """
-        if cls.objects.filter(name=name, began_at__lte=now - spacing).update(began_at=now):
+        old = models.Q(began_at__lte=now - spacing) | models.Q(began_at__gt=now + _FUTURE)
+        if cls.objects.filter(old, name=name).update(began_at=now):
             return True
         _, created = cls.objects.get_or_create(name=name, defaults={"began_at": now})
         return created
