@@ -17,6 +17,7 @@ from batching.models import Answer, Batch, Request
 from batching.steering import Refused
 
 _SENT = (RequestState.DELIVERED, RequestState.DELIVERY_FAILED)
+_ENDED = (*_SENT, RequestState.PROCESSED, *BAD_ENDS)
 _AGAIN = {"tries": 0, "replays": F("replays") + 1, "delivered_at": None, "dead_at": None}
 
 
@@ -29,6 +30,8 @@ def redeliver_request(request: Request, *, by: Actor, reason: str, now: datetime
         raise Refused(
             "invalid_batch_state", "Batch cannot redeliver while it is currently delivering"
         )
+    if request.state not in _ENDED:
+        raise Refused("invalid_state", f"a request that is {request.state} can't be redelivered")
     if request.destination_id is None:
         raise Refused("no_destination", "the request has no destination; its client pulls")
     rows = Request.objects.filter(pk=request.pk)
@@ -37,7 +40,8 @@ def redeliver_request(request: Request, *, by: Actor, reason: str, now: datetime
             raise Refused(
                 "invalid_state", f"a request that is {request.state} can't be redelivered"
             )
-        Batch.objects.filter(pk=request.batch_id).update(next_attempt_at=now)
+        closed = arrow(Batch, "redeliver").sources
+        Batch.objects.filter(pk=request.batch_id, state__in=closed).update(next_attempt_at=now)
     request.refresh_from_db()
     return request
 
