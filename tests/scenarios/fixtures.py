@@ -72,7 +72,7 @@ def api(client_of: Clients) -> Client:
 
 
 @pytest.fixture
-def road(account: Account, monkeypatch: pytest.MonkeyPatch) -> Road:
+def road(transactional_db, monkeypatch: pytest.MonkeyPatch) -> Road:
     """Return the road, whose time is this process's from here on."""
     made = Road(timezone.now)
     monkeypatch.setattr("django.utils.timezone.now", made.now)
