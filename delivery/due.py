@@ -128,7 +128,7 @@ def load(claims: Sequence[Claim]) -> list[Parcel]:
             message=_message(
                 requests[one.request_id],
                 answers.get(one.request_id),
-                bytes(metadata[one.request_id]),
+                bytes(metadata.get(one.request_id, b"{}")),
             ),
             is_replay=requests[one.request_id].replays > 0,
         )
@@ -201,19 +201,26 @@ def _row(sent: Sent, decided: Verdict) -> tuple[Any, ...]:
         sent.parcel.is_replay,
         str(outcome.code),
         outcome.status,
-        (outcome.detail or decided.reason)[:500],
-        outcome.answer.decode(errors="replace").replace("\x00", "�"),
+        _plain(outcome.detail or decided.reason)[:500],
+        _plain(outcome.answer.decode(errors="replace")),
         outcome.address[:100],
         outcome.duration_s,
     )
 
 
+def _plain(text: str) -> str:
+    """Return a receiver's words as every database takes them: without NUL and lone surrogates."""
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+
+
 def _log_attempts(now: datetime) -> None:
+    """Log the tries; one whose request was deleted meanwhile has nowhere to be logged."""
     columns = ", ".join(_COPIED)
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {Attempt._meta.db_table} ({columns}, ended_at)"  # noqa: S608  # our names
-            f" SELECT {columns}, %s FROM delivery_outcome",
+            f" SELECT {columns}, %s FROM delivery_outcome WHERE request_id IN"
+            f" (SELECT id FROM {Request._meta.db_table})",
             [sql_value(now)],
         )
 
@@ -221,7 +228,7 @@ def _log_attempts(now: datetime) -> None:
 def _still_ours(next_: Next) -> QuerySet[Request]:
     """Return the requests with this verdict whose claim nobody else took over."""
     ids = RawSQL(  # noqa: S611  # our names, the verdict is a parameter
-        f"SELECT s.request_id FROM delivery_outcome s JOIN {Request._meta.db_table} held"
+        f"SELECT s.request_id FROM delivery_outcome s JOIN {Request._meta.db_table} held"  # noqa: S608
         " ON held.id = s.request_id AND held.fence = s.fence WHERE s.next = %s",
         [str(next_)],
     )

@@ -6,25 +6,15 @@ and by the API for clients that pull, so both say the same.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
+import logging
 
 import msgspec
 from msgspec import Raw
 
+from batching.answerline import Members, members
 from batching.models import Answer, Request
 
-_NULL = Raw(b"null")
-_SPACE = re.compile(r"[ \t\r\n]*")
-
-
-class _Line(msgspec.Struct):
-    """The members of a provider's line that are handed on."""
-
-    id: Raw = _NULL
-    response: Raw = _NULL
-    error: Raw = _NULL
+logger = logging.getLogger(__name__)
 
 
 class Usage(msgspec.Struct, kw_only=True):
@@ -54,22 +44,19 @@ class Envelope(msgspec.Struct, kw_only=True):
     cost: None = None
 
 
-_read = msgspec.json.Decoder(_Line)
-
-
 def render(request: Request, answer: Answer | None, metadata: bytes) -> bytes:
     """Return the envelope of an ended request as JSON.
 
     ``answer`` is the one of its present attempt, None when it ended without one: then ``error`` says
     why. ``metadata`` is the client's JSON object.
     """
-    line = _members(bytes(answer.line)) if answer else _Line()
+    line = _members(request, answer)
     error = line.error
-    if answer is None or request.outcome in ("expired", "cancelled"):
-        error = Raw(msgspec.json.encode(_Error(request.error_code, request.error_message)))
+    if request.outcome in ("expired", "cancelled"):
+        error = _raw(_Error(request.error_code, request.error_message))
     return msgspec.json.encode(
         Envelope(
-            id=line.id if answer else Raw(msgspec.json.encode(request.key)),
+            id=line.id,
             custom_id=request.custom_id,
             response=line.response,
             error=error,
@@ -80,40 +67,21 @@ def render(request: Request, answer: Answer | None, metadata: bytes) -> bytes:
     )
 
 
-def _members(line: bytes) -> _Line:
-    """Return the members that are handed on, as the bytes that came.
-
-    msgspec refuses a lone surrogate escape even where it only skips; such a line is walked by the
-    standard library, over Latin-1, where one character is one byte.
-    """
+def _members(request: Request, answer: Answer | None) -> Members:
+    """Cut the answer; one that can't be cut is told as an error and stops no other result."""
+    if answer is None:
+        error = _Error(request.error_code, request.error_message)
+        return Members(id=_raw(request.key), error=_raw(error))
     try:
-        return _read.decode(line)
-    except msgspec.DecodeError:
-        found = dict(_walk(line.decode("latin-1")))
-    return _Line(
-        **{
-            name: Raw(found[name].encode("latin-1"))
-            for name in _Line.__struct_fields__
-            if name in found
-        }
-    )
+        return members(bytes(answer.line))
+    except (ValueError, RecursionError):
+        logger.exception("answer unreadable", extra={"request": request.key})
+        error = _Error("unreadable_answer", "the provider's line is stored and can't be cut")
+        return Members(id=_raw(request.key), error=_raw(error))
 
 
-def _walk(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the names and the raw texts of the members of a JSON object."""
-    scan, place = json.JSONDecoder(strict=False).raw_decode, _SPACE.match(text).end() + 1
-    while True:
-        place = _SPACE.match(text, place).end()
-        if text[place] in "},":
-            if text[place] == "}":
-                return
-            place += 1
-            continue
-        name, place = scan(text, place)
-        place = _SPACE.match(text, _SPACE.match(text, place).end() + 1).end()
-        _, end = scan(text, place)
-        yield name, text[place:end]
-        place = end
+def _raw(value: object) -> Raw:
+    return Raw(msgspec.json.encode(value))
 
 
 def _usage(answer: Answer | None) -> Usage | None:

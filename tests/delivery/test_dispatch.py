@@ -1,0 +1,216 @@
+"""Whatever is due is sent: to real receivers on real sockets, each on its own account."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from datetime import timedelta
+
+import pika
+import pytest
+from django.utils import timezone
+
+from batching.models import Request
+from batching.models.projects import new_signing_secret
+from delivery import dispatch
+from delivery.models import Attempt
+from delivery.outcome import Code
+from delivery.webhook import WebhookSender, WebhookTerms
+from tests.batching.rows import a_destination
+from tests.delivery.receivers import answering
+from tests.delivery.results import a_bad_end, a_result, answer_of, listening
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def open_to_this_host(settings):
+    settings.BATCHER_ALLOW_PRIVATE_DESTINATIONS = ["127.0.0.0/8"]
+
+
+def at(receiver, **fields):
+    return a_destination(url=receiver.url("/hook"), secret=new_signing_secret(), **fields)
+
+
+def due_now():
+    return {"due_at": timezone.now() - timedelta(seconds=1)}
+
+
+def test_what_is_due_arrives_once_signed_and_as_it_is():
+    with listening(answering("204 No Content")) as receiver:
+        destination = at(receiver)
+        results = [a_result(destination, **due_now()) for _ in range(30)]
+
+        assert dispatch.send_due() == 30
+
+    ids = [r.headers["webhook-id"] for r in receiver.requests]
+    assert sorted(ids) == sorted(f"{r.key}-1" for r in results)
+    assert all(r.headers["webhook-signature"].startswith("v1,") for r in receiver.requests)
+    assert set(Request.objects.values_list("state", flat=True)) == {"delivered"}
+    line = json.loads(bytes(answer_of(results[0]).line))
+    bodies = {b["custom_id"]: b for b in (json.loads(r.body) for r in receiver.requests)}
+    assert bodies[results[0].custom_id]["response"] == line["response"]
+
+
+def test_bad_ends_are_told_like_good_ones():
+    with listening(answering("200 OK")) as receiver:
+        a_bad_end(at(receiver), state="cancelled", **due_now())
+
+        dispatch.send_due()
+
+    assert json.loads(receiver.requests[0].body)["outcome"] == "cancelled"
+    assert Request.objects.get().delivered_at
+
+
+def test_a_receiver_that_refuses_is_tried_again_later():
+    with listening(answering("503 Service Unavailable")) as receiver:
+        a_result(at(receiver), **due_now())
+
+        assert dispatch.send_due() == 1
+        assert dispatch.send_due() == 0
+
+    request = Request.objects.get()
+    assert (request.state, request.tries) == ("processed", 1)
+    assert request.due_at > timezone.now() + timedelta(seconds=50)
+    assert Attempt.objects.get().status == 503
+
+
+def test_gone_stops_everything_for_that_receiver_only():
+    with listening(answering("410 Gone")) as gone, listening(answering("200 OK")) as well:
+        left, right = at(gone), at(well)
+        a_result(left, **due_now())
+        a_result(right, **due_now())
+
+        dispatch.send_due()
+
+    left.refresh_from_db()
+    right.refresh_from_db()
+    assert left.disabled_at
+    assert right.disabled_at is None
+    assert len(well.requests) == 1
+
+
+@pytest.mark.parametrize("held", ["paused_at", "disabled_at"])
+def test_nothing_is_sent_to_a_held_destination(held):
+    with listening(answering("200 OK")) as receiver:
+        a_result(at(receiver, **{held: timezone.now()}), **due_now())
+
+        assert dispatch.send_due() == 0
+
+    assert receiver.connections == 0
+
+
+def test_a_receiver_that_hangs_does_not_slow_down_another(monkeypatch):
+    monkeypatch.setattr(dispatch, "WebhookSender", impatient)
+    arrived = []
+
+    async def noting(visit):
+        while await visit.request():
+            arrived.append(time.monotonic())
+            await visit.say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    async def hanging(visit):
+        await visit.request()
+        await asyncio.sleep(30)
+
+    with listening(hanging) as stuck, listening(noting) as well:
+        slow, quick = at(stuck), at(well)
+        for destination in (slow, quick) * 30:
+            a_result(destination, **due_now())
+        began = time.monotonic()
+        dispatch.send_due()
+
+    assert len(arrived) == 30
+    assert max(arrived) - began < 1
+    assert Attempt.objects.filter(outcome="timeout").count() == 30
+
+
+def impatient(guard):
+    """Return the real sender, with one second of patience in place of fifteen."""
+    return WebhookSender(guard, WebhookTerms(timeout_s=1, connect_timeout_s=1))
+
+
+def test_a_sender_that_breaks_ends_only_its_own_try(monkeypatch):
+    real = dispatch.WebhookSender.send
+    broken = []
+
+    async def once_broken(self, endpoint, message, *, now):
+        if not broken:
+            broken.append(message.id)
+            raise RuntimeError("bug")
+        return await real(self, endpoint, message, now=now)
+
+    monkeypatch.setattr(dispatch.WebhookSender, "send", once_broken)
+    with listening(answering("200 OK")) as receiver:
+        destination = at(receiver)
+        for _ in range(3):
+            a_result(destination, **due_now())
+
+        assert dispatch.send_due() == 3
+
+    outcomes = sorted(Attempt.objects.values_list("outcome", flat=True))
+    assert outcomes == ["delivered", "delivered", "internal_error"]
+
+
+def test_a_killed_run_leaves_its_results_to_the_next_after_the_lease(monkeypatch):
+    class Killed(BaseException):
+        """What kill -9 looks like from inside."""
+
+    def kill(*_args, **_kwargs):
+        raise Killed
+
+    with listening(answering("200 OK")) as receiver:
+        a_result(at(receiver), **due_now())
+        with monkeypatch.context() as patch:
+            patch.setattr(dispatch.due, "record", kill)
+            with pytest.raises(Killed):
+                dispatch.send_due()
+        assert dispatch.send_due() == 0
+        Request.objects.update(due_at=timezone.now())
+
+        assert dispatch.send_due() == 1
+
+    assert len({r.headers["webhook-id"] for r in receiver.requests}) == 1
+    assert len(receiver.requests) == 2
+    assert Request.objects.get().state == "delivered"
+
+
+def test_without_a_broker_its_results_are_given_up_with_the_reason(settings):
+    settings.RABBITMQ_URL = ""
+    a_result(a_destination(type="rabbitmq", url="", queue="results"), **due_now())
+
+    dispatch.send_due()
+
+    assert Attempt.objects.get().outcome == Code.RABBITMQ_NOT_CONFIGURED
+    assert Request.objects.get().state == "delivery_failed"
+
+
+@pytest.fixture
+def queue(rabbitmq_url, settings):
+    """A queue of a real broker, to be looked into."""
+    settings.RABBITMQ_URL = rabbitmq_url
+    with pika.BlockingConnection(pika.URLParameters(rabbitmq_url)) as connection:
+        channel = connection.channel()
+        name = f"test.{uuid.uuid4().hex}"
+        channel.queue_declare(name)
+        yield channel, name
+        channel.queue_delete(name)
+
+
+@pytest.mark.service
+def test_results_reach_a_queue_and_a_missing_one_is_told_apart(queue):
+    channel, name = queue
+    there = a_destination(type="rabbitmq", url="", queue=name)
+    missing = a_destination(type="rabbitmq", url="", queue=f"{name}.missing")
+    result = a_result(there, **due_now())
+    a_result(missing, **due_now())
+
+    assert dispatch.send_due() == 2
+
+    _, properties, body = channel.basic_get(name, auto_ack=True)
+    assert properties.message_id == f"{result.key}-1"
+    assert json.loads(body)["custom_id"] == result.custom_id
+    outcomes = dict(Attempt.objects.values_list("destination", "outcome"))
+    assert outcomes == {there.pk: "delivered", missing.pk: "queue_not_found"}
