@@ -29,8 +29,9 @@ from tests.scenarios.fixtures import (  # noqa: F401
     receiver,
     road,
 )
+from tests.scenarios.processes import worker_taking
 from tests.scenarios.provider import fault, misbehave, uploaded
-from tests.scenarios.worker import wait_until, worker_taking
+from tests.wiring.processes import wait_for
 
 
 def test_questions_are_sent_in_one_batch_and_their_answers_come_back(api, road, receiver, provider):
@@ -128,8 +129,10 @@ def test_a_worker_killed_between_create_and_record_buys_nothing_twice(
     road.step("pack", "upload")
 
     with worker_taking("submit") as worker:
-        wait_until(
-            lambda: provider.stats()["batches"]["created"] == 1, what="the batch was created"
+        wait_for(
+            lambda: provider.stats()["batches"]["created"] == 1,
+            timeout_s=20,
+            what="the provider has the batch",
         )
         worker.kill()
     doubtful = api.only_batch()

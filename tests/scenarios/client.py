@@ -35,7 +35,7 @@ class Client:
     """One API key at one Batcher."""
 
     def __init__(self, url: str, key: str) -> None:
-        self._url = url
+        self._url, self.key = url, key
         self._session = requests.Session()
         self._session.headers["authorization"] = f"Bearer {key}"
 

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.scenarios.client import Client, first_error, new_request
+from tests.scenarios.client import Client, first_error
+from tests.scenarios.processes import web_server
 
 
 def test_the_same_request_sent_twice_is_one_request(api, road, receiver):
@@ -68,28 +69,27 @@ def test_two_projects_may_use_the_same_id(api, client_of, road, receiver):
 
 
 @pytest.mark.slow
-def test_two_hundred_at_once_are_all_taken_once(api, road, live_server):
-    """Scenario 15, with packing going on in the meantime and half of them sent twice."""
+def test_two_hundred_at_once_are_all_taken_once(api, road, tmp_path):
+    """Scenario 15, on the real web server, with packing in the meantime and half of them sent twice."""
     ids = [f"c-{n}" for n in range(200)]
-    key = api.call("GET", "/health").request.headers["authorization"].removeprefix("Bearer ")
 
-    def send(custom_id: str) -> tuple[int, str]:
-        with Client(live_server.url, key) as client:
-            answer = client.post("/api/requests", new_request(custom_id, max_wait_s=600))
-            return answer.status_code, answer.json()["id"]
-
-    with ThreadPoolExecutor(32) as senders:
-        answers = [senders.submit(send, custom_id) for custom_id in [*ids, *ids[:100]]]
+    with web_server(tmp_path / "log") as url, ThreadPoolExecutor(32) as senders:
+        answers = [senders.submit(send, url, api.key, each) for each in [*ids, *ids[:100]]]
         while not all(answer.done() for answer in answers):
             road.step("pack")
-    road.step("pack")
+        road.step("pack")
 
     codes = [answer.result()[0] for answer in answers]
     assert (codes.count(202), codes.count(200)) == (200, 100)
     assert len({answer.result()[1] for answer in answers}) == 200
     assert sorted(row["custom_id"] for row in api.requests()) == sorted(ids)
-    batch = api.only_batch()
+    batch, one = api.only_batch(), api.request("c-0")
     assert (batch["state"], batch["request_count"]) == ("building", 200)
-    sizes = [api.request(custom_id) for custom_id in ids[:1]]
-    assert batch["size_bytes"] == 200 * sizes[0]["size_bytes"]
-    assert batch["token_estimate"] == 200 * sizes[0]["token_estimate"]
+    assert batch["size_bytes"] == 200 * one["size_bytes"]
+    assert batch["token_estimate"] == 200 * one["token_estimate"]
+
+
+def send(url: str, key: str, custom_id: str) -> tuple[int, str]:
+    with Client(url, key) as client:
+        answer = client.send(custom_id, max_wait_s=600)
+        return answer.status_code, answer.json()["id"]

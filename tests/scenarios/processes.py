@@ -1,19 +1,22 @@
-"""A worker process that can be killed: takes phases of the road on this test's own database."""
+"""Processes of ours on this test's own database: a worker that can be killed, and the real web server."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
+import requests
 from django.conf import settings
 from django.db import connection
 
-from tests.wiring.processes import ROOT, environment
+from batcher import processes
+from tests.wiring.processes import ROOT, environment, running, wait_for
+from tests.wiring.test_run import free_port
 
 _TAKE = """
 import sys
@@ -32,7 +35,7 @@ def worker_taking(*phases: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [sys.executable, "-c", _TAKE, *phases],
         cwd=ROOT,
-        env=environment(settings.DATA_DIR, DATABASE_URL=_url_of_this_database()),
+        env=_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -43,12 +46,29 @@ def worker_taking(*phases: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def wait_until(question: Callable[[], bool], *, what: str, timeout_s: float = 20) -> None:
-    """Ask again and again until the answer is yes."""
-    deadline, pause = time.monotonic() + timeout_s, threading.Event()
-    while not question():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        pause.wait(0.02)
+@contextmanager
+def web_server(log: Path) -> Iterator[str]:
+    """Serve as `manage.py run` does, and yield the URL."""
+    port = free_port()
+    served = SimpleNamespace(
+        BATCHER_HOST="127.0.0.1", PORT=port, BATCHER_WEB_PROCESSES=1, BATCHER_WEB_THREADS=16
+    )
+    _, *arguments = processes.web(served)
+    with running(*arguments, env=_environment(), log=log):
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: _answers(url), timeout_s=20, what=f"the web server: {log}")
+        yield url
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/health", timeout=1).ok
+    except requests.ConnectionError:
+        return False
+
+
+def _environment() -> dict[str, str]:
+    return environment(settings.DATA_DIR, DATABASE_URL=_url_of_this_database())
 
 
 def _url_of_this_database() -> str:
