@@ -67,13 +67,15 @@ def accept(
     lines: Sequence[Line],
     *,
     submission: Submission | None = None,
+    scope: str = "",
     by: Actor | None = None,
     now: datetime,
 ) -> list[Accepted | Rejected]:
     """Store a chunk of lines (up to some thousands) and return one answer a line, in their order.
 
     The same custom_id with the same endpoint and body is the first request again; with another body
-    it is refused as ``duplicate_custom_id``. One transaction: all that is accepted is stored when
+    it is refused as ``duplicate_custom_id``. ``scope`` is where custom_ids are unique: empty, in the
+    project; else in the client's batch of that key. One transaction: all that is accepted is stored when
     this returns. Two chunks that name the same ids in another order may collide on PostgreSQL;
     outside an open transaction that is tried again here.
     """
@@ -82,23 +84,31 @@ def accept(
     for left in range(tries - 1, -1, -1):
         try:
             with transaction.atomic():
-                return _accept(project, lines, submission, by, now)
+                return _accept(_Origin(project, submission, scope, by), lines, now)
         except OperationalError as error:
             if not left or "deadlock" not in str(error):
                 raise
     raise AssertionError("unreachable")
 
 
-def _accept(
-    project: Project, lines: Sequence[Line], submission: Submission | None, by: Actor, now: datetime
-) -> list[Accepted | Rejected]:
+@dataclass(frozen=True)
+class _Origin:
+    """Where a chunk of lines comes from."""
+
+    project: Project
+    submission: Submission | None
+    scope: str
+    by: Actor
+
+
+def _accept(origin: _Origin, lines: Sequence[Line], now: datetime) -> list[Accepted | Rejected]:
     answers: dict[int, Accepted | Rejected] = {}
-    addressing = Addressing(project)
+    addressing = Addressing(origin.project)
     rows = list(_staged(lines, addressing, answers, now))
     stage("intake_line", _STAGED, rows, key="key")
     if len(answers) < len(lines):
-        _insert(project, submission, by, now)
-        answers |= _matched(project, lines)
+        _insert(origin, now)
+        answers |= _matched(origin, lines)
     return [answers[place] for place in range(len(lines))]
 
 
@@ -158,7 +168,7 @@ def fingerprint(line: Line) -> str:
     return hashlib.sha256(line.url.encode() + b"\n" + line.body).hexdigest()
 
 
-def _insert(project: Project, submission: Submission | None, by: Actor, now: datetime) -> None:
+def _insert(origin: _Origin, now: datetime) -> None:
     """Make requests, bodies and first log rows of all staged lines whose custom_id is free."""
     request, body = Request._meta.db_table, RequestBody._meta.db_table
     at = sql_value(now)
@@ -166,13 +176,19 @@ def _insert(project: Project, submission: Submission | None, by: Actor, now: dat
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {request} (key, custom_id, fingerprint, lane_id, destination_id, priority,"  # noqa: S608
-            " seal_by, deliver_by, size_bytes, token_estimate, project_id, submission_id, state,"
+            " seal_by, deliver_by, size_bytes, token_estimate, project_id, scope, submission_id, state,"
             " state_changed_at, created_at, attempt, error_code, error_message, fence, tries, replays)"
             " SELECT key, custom_id, fingerprint, lane_id, destination_id, priority, seal_by,"
-            " deliver_by, size_bytes, token_estimate, %s, %s, 'pending', %s, %s, 1, '', '', 0, 0, 0"
+            " deliver_by, size_bytes, token_estimate, %s, %s, %s, 'pending', %s, %s, 1, '', '', 0, 0, 0"
             " FROM intake_line WHERE true ORDER BY place"
-            " ON CONFLICT (project_id, custom_id) DO NOTHING",
-            [project.pk, submission.pk if submission else None, at, at],
+            " ON CONFLICT (project_id, custom_id, scope) DO NOTHING",
+            [
+                origin.project.pk,
+                origin.scope,
+                origin.submission.pk if origin.submission else None,
+                at,
+                at,
+            ],
         )
         if cursor.rowcount == 0:
             return
@@ -180,17 +196,17 @@ def _insert(project: Project, submission: Submission | None, by: Actor, now: dat
             f"INSERT INTO {body} (request_id, body, metadata)"  # noqa: S608
             f" SELECT r.id, s.body, s.metadata FROM {request} r JOIN intake_line s ON s.key = r.key"
         )
-    log_first_state(new, [], model=Request, by=by, reason="accepted", now=now)
+    log_first_state(new, [], model=Request, by=origin.by, reason="accepted", now=now)
 
 
-def _matched(project: Project, lines: Sequence[Line]) -> dict[int, Accepted | Rejected]:
+def _matched(origin: _Origin, lines: Sequence[Line]) -> dict[int, Accepted | Rejected]:
     """Return, for each staged line, the request that now holds its custom_id."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT s.place, r.key, r.state, r.key = s.key, r.fingerprint = s.fingerprint"  # noqa: S608
             f" FROM intake_line s JOIN {Request._meta.db_table} r"
-            " ON r.project_id = %s AND r.custom_id = s.custom_id",
-            [project.pk],
+            " ON r.project_id = %s AND r.custom_id = s.custom_id AND r.scope = %s",
+            [origin.project.pk, origin.scope],
         )
         rows = cursor.fetchall()
     return {

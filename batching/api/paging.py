@@ -46,14 +46,24 @@ def newest_first(rows: models.QuerySet[Row], request: HttpRequest) -> tuple[list
 def by_custom_id(
     rows: models.QuerySet[Request], prefix: str, request: HttpRequest
 ) -> tuple[list[Request], str | None]:
-    """Return one page of the requests whose custom_id begins with ``prefix``, in its order."""
+    """Return one page of the requests whose custom_id begins with ``prefix``, in its order.
+
+    Client batches may share custom_ids; their scopes tell them apart.
+    """
     limit = limit_of(request)
     rows = _beginning_with(rows, prefix)
-    after = read_cursor(request, str)
+    after = read_cursor(request, tuple[str, str])
     if after is not None:
-        rows = rows.filter(custom_id__gt=after)
-    page = list(rows.order_by("custom_id")[: limit + 1])
-    return page[:limit], write_cursor(page[limit - 1].custom_id) if len(page) > limit else None
+        custom_id, scope = after
+        rows = rows.filter(
+            models.Q(custom_id__gt=custom_id) | models.Q(custom_id=custom_id, scope__gt=scope),
+            custom_id__gte=custom_id,
+        )
+    page = list(rows.order_by("custom_id", "scope")[: limit + 1])
+    if len(page) <= limit:
+        return page, None
+    last = page[limit - 1]
+    return page[:limit], write_cursor((last.custom_id, last.scope))
 
 
 def _beginning_with(rows: models.QuerySet[Request], prefix: str) -> models.QuerySet[Request]:

@@ -77,7 +77,7 @@ def list_requests(request: HttpRequest, caller: Caller) -> HttpResponse:
 
 
 _SHOWN: Final = (
-    *("key", "project_id", "custom_id", "state", "priority", "attempt", "error_code"),
+    *("key", "project_id", "custom_id", "scope", "state", "priority", "attempt", "error_code"),
     *("error_message", "created_at", "state_changed_at", "deliver_by", "dead_at", "settled_at"),
     *("batch__key", "submission__key", "lane__model", "lane__endpoint", "lane__account__name"),
 )
@@ -103,7 +103,8 @@ def _filters(request: HttpRequest) -> dict[str, str]:
 def show_request(request: HttpRequest, caller: Caller, custom_id: str) -> HttpResponse:
     """Show one request with all that happened to it.
 
-    Found by your `custom_id`, or by our id (`req_…`).
+    Found by your `custom_id`, or by our id (`req_…`). A line of a client's batch (`/v1/batches`) has a
+    `custom_id` that other batches may use too: it is found by our id.
     """
     return render(msgspec.json.encode(_detail(find(caller, custom_id))))
 
@@ -139,7 +140,7 @@ def _names(name: str) -> list[models.Q]:
     if "\0" in name:
         return []
     by_ours = [models.Q(key=name)] if name.startswith("req_") else []
-    return [models.Q(custom_id=name), *by_ours]
+    return [models.Q(custom_id=name, scope=""), *by_ours]
 
 
 def _detail(row: Request) -> RequestDetail:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from batching.models.accounts import Account, Lane
 from batching.models.batches import Batch
+from batching.models.files import ClientFile, FileUpload, UploadPart
 from batching.models.operations import Flag, Pulse
 from batching.models.projects import ApiKey, Destination, Project
 from batching.models.requests import Answer, Request, RequestBody, Submission
@@ -17,7 +18,9 @@ __all__ = [
     "Answer",
     "ApiKey",
     "Batch",
+    "ClientFile",
     "Destination",
+    "FileUpload",
     "Flag",
     "Lane",
     "Project",
@@ -25,4 +28,5 @@ __all__ = [
     "Request",
     "RequestBody",
     "Submission",
+    "UploadPart",
 ]

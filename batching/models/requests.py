@@ -10,18 +10,43 @@ from django.utils import timezone
 from batching.lifecycle import BAD_ENDS, RequestLifecycle, RequestState
 from batching.models.accounts import Lane
 from batching.models.batches import Batch
+from batching.models.files import ClientFile
 from batching.models.keys import new_request_key, new_submission_key
 from batching.models.projects import ApiKey, Destination, Project
 
 PRIORITY_RANGE = (-100, 100)
 
 
+class SubmissionQuerySet(models.QuerySet["Submission"]):
+    """Questions about submissions."""
+
+    def client_batches(self, project: Project) -> SubmissionQuerySet:
+        """What a project sent through the OpenAI door, as batches."""
+        return self.filter(project=project, kind=Submission.Kind.OPENAI)
+
+    def due(self, now: datetime) -> SubmissionQuerySet:
+        """Client batches whose next step may be tried now, longest due first."""
+        return self.filter(next_attempt_at__lte=now).order_by("next_attempt_at", "pk")
+
+
 class Submission(models.Model):
-    """Requests that a client sent together; they may end up in many batches."""
+    """Requests that a client sent together; they may end up in many batches.
+
+    A client's own batch (``kind`` openai) names a file and is read from it later; its times say how far
+    it is. Its next step (to be read, to be watched until its last answer) is due at ``next_attempt_at``,
+    which a worker claims like a batch's: by moving it ahead and raising ``fence``.
+    """
+
+    class Kind(models.TextChoices):
+        """Through which door it came."""
+
+        UPLOAD = "upload", "bulk upload"
+        OPENAI = "openai", "batch (OpenAI API)"
 
     key = models.CharField(max_length=40, default=new_submission_key, editable=False)
     project = models.ForeignKey(Project, models.CASCADE, related_name="submissions", db_index=False)
     api_key = models.ForeignKey(ApiKey, models.SET_NULL, null=True, editable=False)
+    kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.UPLOAD)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     finished_at = models.DateTimeField(null=True, blank=True, editable=False)
     """When the whole upload had been read."""
@@ -29,12 +54,65 @@ class Submission(models.Model):
     duplicates = models.PositiveIntegerField(default=0)
     rejected = models.PositiveIntegerField(default=0)
 
+    # What a client's batch asks for.
+    endpoint = models.CharField(max_length=100, blank=True)
+    input_file = models.ForeignKey(
+        ClientFile, models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
+    )
+    completion_window = models.CharField(max_length=16, blank=True)
+    metadata = models.JSONField(null=True, blank=True)
+    output_expires_after_s = models.PositiveIntegerField(null=True, blank=True)
+    delivery_config = models.JSONField(null=True, blank=True)
+    """Where results go whose line names no place, as it was sent; None: they are pulled."""
+
+    # How far a client's batch is.
+    in_progress_at = models.DateTimeField(null=True, blank=True)
+    """When all its lines were stored."""
+    finalizing_at = models.DateTimeField(null=True, blank=True)
+    completed_at = models.DateTimeField(null=True, blank=True)
+    failed_at = models.DateTimeField(null=True, blank=True)
+    cancelling_at = models.DateTimeField(null=True, blank=True)
+    cancelled_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    """Its completion window's end; we go on after it."""
+    line_errors = models.JSONField(default=list, blank=True)
+    """Why it failed: objects with code, message, param and line."""
+    next_attempt_at = models.DateTimeField(null=True, blank=True)
+    """None: nothing is left to do."""
+    fence = models.PositiveIntegerField(default=0)
+    last_error = models.CharField(max_length=500, blank=True)
+
+    # What became of it, frozen when it ends.
+    completed_count = models.PositiveIntegerField(null=True, blank=True)
+    failed_count = models.PositiveIntegerField(null=True, blank=True)
+    input_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    cached_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    output_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    reasoning_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+
+    objects = SubmissionQuerySet.as_manager()
+
     class Meta:
         constraints = [models.UniqueConstraint(fields=["key"], name="submission_key")]
-        indexes = [models.Index(fields=["project", "-id"], name="submission_project")]
+        indexes = [
+            models.Index(fields=["project", "-id"], name="submission_project"),
+            # Lists of a project's client batches.
+            models.Index(fields=["project", "kind", "-id"], name="submission_kind"),
+            # SubmissionQuerySet.due: the sweep over client batches.
+            models.Index(
+                fields=["next_attempt_at"],
+                condition=models.Q(next_attempt_at__isnull=False),
+                name="submission_due",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.key
+
+    @property
+    def is_final(self) -> bool:
+        """True when a client's batch has ended."""
+        return bool(self.completed_at or self.failed_at or self.cancelled_at)
 
 
 class RequestQuerySet(models.QuerySet["Request"]):
@@ -64,6 +142,8 @@ class Request(RequestLifecycle):
     """Our name for it: the ``custom_id`` on the provider's wire, and the id of its deliveries."""
     project = models.ForeignKey(Project, models.CASCADE, related_name="requests", db_index=False)
     custom_id = models.CharField(max_length=512)
+    scope = models.CharField(max_length=40, blank=True, default="", editable=False)
+    """Where its custom_id is unique: empty, in its project; in a client's batch, that submission's key."""
     fingerprint = models.CharField(max_length=64, editable=False)
     """SHA-256 over endpoint and body: tells a request sent twice from another one of the same id."""
     lane = models.ForeignKey(Lane, models.PROTECT, related_name="requests", db_index=False)
@@ -113,7 +193,10 @@ class Request(RequestLifecycle):
         ]
         constraints = [
             models.UniqueConstraint(fields=["key"], name="request_key"),
-            models.UniqueConstraint(fields=["project", "custom_id"], name="request_custom_id"),
+            # Also serves every search by custom_id: exact, or by its beginning.
+            models.UniqueConstraint(
+                fields=["project", "custom_id", "scope"], name="request_custom_id"
+            ),
         ]
         indexes = [
             # packing: what is to be packed, in packing order.
@@ -144,6 +227,12 @@ class Request(RequestLifecycle):
                 fields=["submission", "id"],
                 condition=models.Q(submission__isnull=False),
                 name="request_submission",
+            ),
+            # Is anything of a submission still open?
+            models.Index(
+                fields=["submission"],
+                condition=models.Q(submission__isnull=False, state__in=["pending", "processing"]),
+                name="request_submission_open",
             ),
         ]
 
