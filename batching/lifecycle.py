@@ -268,7 +268,7 @@ class RequestLifecycle(_Guarded):
         """It has an answer and is to be sent again, because someone asked."""
 
 
-Row = TypeVar("Row", bound=models.Model)
+Row = TypeVar("Row", bound=BatchLifecycle | RequestLifecycle)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,8 +285,9 @@ def arrows(model: type[models.Model]) -> tuple[Arrow, ...]:
     """Return every transition of ``model`` in the order of its definition."""
     field = cast(FSMField, model._meta.get_field("state"))
     order = {str(s): place for place, s in enumerate(dict(field.flatchoices))}
+    defined = [name for base in reversed(model.__mro__) for name in vars(base)]
     found: dict[str, list[Any]] = {}
-    for t in field.get_all_transitions(model):
+    for t in sorted(field.get_all_transitions(model), key=lambda t: defined.index(t.name)):
         found.setdefault(t.name, []).append(t)
     return tuple(
         Arrow(
@@ -419,7 +420,7 @@ class _LogRows:
         from_state = "NULL" if born else "moved.state"
         at, user_id, target, name, content_type, text = self.values
         sql = (
-            f"INSERT INTO {StateLog._meta.db_table} (timestamp, by_id, source_state, state,"
+            f"INSERT INTO {StateLog._meta.db_table} (timestamp, by_id, source_state, state,"  # noqa: S608  # our names
             " transition, content_type_id, object_id, description)"
             f" SELECT %s, %s, {from_state}, %s, %s, %s, moved.id, %s FROM {source} AS moved"
         )

@@ -145,6 +145,13 @@ def test_arrows_say_what_they_mean():
             assert arrow(model, step.name) == step
 
 
+def test_arrows_come_in_the_order_in_which_they_are_defined():
+    names = [step.name for step in arrows(Batch)]
+
+    assert names[:3] == ["seal", "uploaded", "wait"]
+    assert names[-1] == "restart"
+
+
 def test_state_changes_are_later_than_creation():
     batch = a_batch()
     move(batch, "seal", reason="why", now=NOW + timedelta(hours=1))
