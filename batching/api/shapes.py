@@ -16,6 +16,8 @@ from msgspec import Raw, Struct, structs
 from batching.models import Answer, Batch, Request, Submission
 from delivery.models import Attempt
 
+_ANSWER_SHOWN = 2_000
+
 
 class Taken(Struct, frozen=True):
     """A request that we hold."""
@@ -103,6 +105,8 @@ class DeliveryAttempt(Struct, frozen=True):
     status: int | None
     """HTTP status, when there was one."""
     detail: str
+    answer: str
+    """What the receiver said, its first 2,000 characters."""
     is_replay: bool
     duration_s: float
     ended_at: datetime
@@ -295,6 +299,7 @@ def attempts(rows: Iterable[Attempt]) -> list[DeliveryAttempt]:
             outcome=row.outcome,
             status=row.status,
             detail=row.detail,
+            answer=row.answer[:_ANSWER_SHOWN],
             is_replay=row.is_replay,
             duration_s=round(row.duration_s, 3),
             ended_at=row.ended_at,
