@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.scenarios.client import path_of
 from tests.scenarios.provider import fault, misbehave, remote_batch
 
@@ -115,9 +117,15 @@ def test_an_answer_that_lost_its_name_is_looked_for_and_then_given_up(
     assert api.only_batch()["state"] == "partially_delivered"
 
 
-def test_nonsense_for_progress_changes_nothing_that_was_known(api, road, provider):
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        pytest.param({"total": "eleven", "completed": "nine", "failed": -1}, id="nonsense"),
+        pytest.param(None, id="nothing"),
+    ],
+)
+def test_nonsense_for_progress_changes_nothing_that_was_known(api, road, provider, nonsense):
     """Scenario 24: the counts of the last good look stay, and looking goes on."""
-    nonsense = {"total": "eleven", "completed": "nine", "failed": -1}
     misbehave(
         provider,
         fault("slow", in_progress_s=5_000, finalizing_s=5_000),

@@ -88,23 +88,52 @@ def test_nothing_changes_when_the_provider_refuses_to_cancel(api, under_way, pro
     assert set(api.states().values()) == {"processing"}
 
 
-def test_a_batch_that_was_cancelled_before_its_upload_is_never_uploaded(
-    api, road, receiver, provider
+@pytest.mark.parametrize(
+    ("phases", "state", "files"),
+    [
+        pytest.param(("pack",), "uploading", 0, id="before its upload"),
+        pytest.param(("pack", "upload"), "uploaded", 1, id="before its creation"),
+    ],
+)
+def test_a_batch_that_was_cancelled_before_the_provider_had_it_never_goes_there(
+    api, road, receiver, provider, phases, state, files
 ):
-    """Scenario 29: the upload that was due never runs."""
+    """Scenario 29: what was due for it never runs."""
     api.taken("early", to=receiver.url())
-    road.step("pack")
+    road.step(*phases)
     batch = api.only_batch()
-    assert batch["state"] == "uploading"
+    assert batch["state"] == state
 
     answer = cancel(api, batch)
     road.run()
 
     assert (answer.status_code, answer.json()["state"]) == (202, "cancelled")
-    assert provider.stats()["files"] == 0
-    assert "files.create" not in provider.stats()["calls"]
+    assert provider.stats()["files"] == files
+    assert "batches.create" not in provider.stats()["calls"]
     assert [body["outcome"] for body in receiver.bodies()] == ["cancelled"]
     assert path_of(api.request("early")) == ["pending", "cancelled"]
+
+
+def test_a_batch_that_may_be_at_the_provider_is_looked_for_and_stopped_there(
+    api, road, receiver, provider
+):
+    """House: cancelled while its creation is in doubt; what the provider has is found and cancelled."""
+    slow = fault("slow", in_progress_s=10_000, cancelling_s=1)
+    misbehave(provider, slow, fault("drop_connection", route="batches.create", times=1))
+    api.taken("doubt", to=receiver.url())
+    road.step(*TO_THE_PROVIDER)
+    doubtful = api.only_batch()
+
+    answer = cancel(api, doubtful)
+    road.later(minutes=3)
+    road.run()
+
+    assert (doubtful["state"], doubtful["provider_batch_id"]) == ("submitting", None)
+    assert (answer.status_code, answer.json()["state"]) == (202, "cancelling")
+    stats = provider.stats()
+    assert stats["batches"] == {"created": 1, "by_status": {"cancelled": 1}}
+    assert path_of(api.only_batch())[3:6] == ["submitting", "cancelling", "cancelled"]
+    assert [body["outcome"] for body in receiver.bodies()] == ["cancelled"]
 
 
 def test_what_was_delivered_stays_delivered(api, road, receiver):

@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 
 from delivery import dispatch
-from delivery.models import Attempt
 from delivery.webhook import WebhookSender, WebhookTerms
 from tests.scenarios.client import first_error, path_of
+from tests.scenarios.provider import fault, misbehave
 from tests.scenarios.receiver import Reply, refusing_url
 
 
@@ -27,7 +27,7 @@ def test_a_refusing_receiver_is_tried_again_later(api, road, receiver):
     (attempt,) = failed["attempts"]
     assert (attempt["outcome"], attempt["status"]) == ("http_status", 400)
     assert failed["next_delivery_at"] == attempt["next_at"]
-    assert Attempt.objects.order_by("pk").first().answer == '{"code":"INVALID"}'
+    assert attempt["answer"] == '{"code":"INVALID"}'
     delivered = api.request("w1")
     assert [a["outcome"] for a in delivered["attempts"]] == ["delivered", "http_status"]
     assert path_of(delivered)[-4:] == ["delivering", "processed", "delivering", "delivered"]
@@ -175,6 +175,22 @@ def test_nothing_is_redelivered_while_its_batch_delivers(api, road, receiver):
     assert first_error(refused)["code"] == "invalid_batch_state"
     detail = "Batch cannot redeliver while it is currently delivering"
     assert first_error(refused)["detail"] == detail
+
+
+def test_a_bad_end_may_be_told_once_more_too(api, road, receiver, provider):
+    """Scenario 26. House: a failed request has an envelope, so there is something to send again."""
+    misbehave(provider, fault("fail_line", status=400))
+    api.taken("bad", to=receiver.url())
+    road.run()
+
+    answer = api.post("/api/requests/bad/redeliver")
+    road.run()
+
+    assert (answer.status_code, answer.json()["state"]) == (202, "failed")
+    first, second = receiver.calls
+    assert first.body == second.body
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert api.only_batch()["state"] == "failed"
 
 
 def test_what_has_no_result_is_not_redelivered(api, receiver):
