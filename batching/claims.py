@@ -1,19 +1,21 @@
 """One step of one batch: claimed, taken, and put off when it goes wrong.
 
 A claim is a short transaction: it raises the batch's fence and moves its next try to the end of a
-lease. The outside is then called with no transaction open, and what came of it is recorded under the
-same fence. A worker that dies leaves a lease that ends by itself; one that comes back too late finds
-another fence and drops what it has.
+lease, which is renewed while the step runs. The outside is called with no transaction open, and what
+came of it is recorded under the same fence. A worker that dies leaves a lease that ends by itself; one
+that comes back too late finds another fence and drops what it has.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from django.db import models, transaction
+from django.db import DatabaseError, connection, models, transaction
 
 from batching.gateway import note_trouble
 from batching.lifecycle import Stale
@@ -24,19 +26,50 @@ logger = logging.getLogger(__name__)
 
 Step = Callable[[Batch, datetime], None]
 
+LEASE = timedelta(minutes=1)
+"""How long a step of a dead worker stays claimed."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=15)
 
 
-def each(batches: models.QuerySet[Batch], step: Step, *, now: datetime, lease: timedelta) -> int:
+def each(batches: models.QuerySet[Batch], step: Step, *, now: datetime) -> int:
     """Claim the due batches one after another and take the step with each; return how many.
 
     A sweep may take long: each lease runs from its own claim, not from the sweep's beginning.
     """
     taken, clock = 0, running_clock(now)
-    while batch := claim(batches, now=clock(), lease=lease):
+    while batch := claim(batches, now=clock()):
         taken += 1
-        guarded(step, batch, clock())
+        with _renewed(batch):
+            guarded(step, batch, clock())
     return taken
+
+
+@contextmanager
+def _renewed(batch: Batch) -> Iterator[None]:
+    """Keep a claim while its step runs, so that a lease may be short and a step may be long."""
+    done = threading.Event()
+    keeper = threading.Thread(target=_renew, args=(batch, done), daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _renew(batch: Batch, done: threading.Event) -> None:
+    """Move the end of the lease ahead until the step is done, or has said itself what is next."""
+    ends = batch.next_attempt_at
+    try:
+        while ends is not None and not done.wait(LEASE.total_seconds() / 3):
+            ours = Batch.objects.filter(pk=batch.pk, fence=batch.fence, next_attempt_at=ends)
+            ends += LEASE / 3
+            if not ours.update(next_attempt_at=ends):
+                return
+    except DatabaseError as error:
+        logger.warning("lease not renewed", extra={"batch": batch.key, "error": str(error)[:200]})
+    finally:
+        connection.close()
 
 
 def running_clock(now: datetime) -> Callable[[], datetime]:
@@ -45,14 +78,14 @@ def running_clock(now: datetime) -> Callable[[], datetime]:
     return lambda: now + timedelta(seconds=int(time.monotonic() - began))
 
 
-def claim(batches: models.QuerySet[Batch], *, now: datetime, lease: timedelta) -> Batch | None:
+def claim(batches: models.QuerySet[Batch], *, now: datetime) -> Batch | None:
     """Take the first of these batches that nobody else is taking; None when there is none."""
     with transaction.atomic():
         batch = batches.select_for_update(skip_locked=True, of=("self",)).first()
         if batch is None:
             return None
         batch.fence += 1
-        batch.next_attempt_at = now + lease
+        batch.next_attempt_at = now + LEASE
         batch.save(update_fields=["fence", "next_attempt_at"])
     return batch
 
@@ -87,6 +120,13 @@ def pause(tries: int, after_s: float | None = None) -> timedelta:
     doublings: int = 2 ** min(tries, 20)
     growing = min(_FIRST_PAUSE * doublings, _LONGEST_PAUSE)
     return max(growing, timedelta(seconds=after_s or 0))
+
+
+def hold(batch: Batch) -> None:
+    """Make sure that a claim is still ours until the transaction ends. Raises Stale. Inside atomic."""
+    held = Batch.objects.select_for_update().filter(pk=batch.pk, fence=batch.fence)
+    if not held.filter(state=batch.state).exists():
+        raise Stale(f"batch {batch.pk} was claimed by someone else")
 
 
 def note(batch: Batch, **changes: object) -> None:

@@ -16,14 +16,14 @@ from batching.models import Batch
 
 _CLOSER = Actor(name="closing")
 _CLOSED = (BatchState.DELIVERED, BatchState.PARTIALLY_DELIVERED, BatchState.DELIVERY_FAILED)
-_LEASE, _LOOK_AGAIN = timedelta(minutes=1), timedelta(seconds=2)
+_LOOK_AGAIN = timedelta(seconds=2)
 _LONGEST = timedelta(minutes=5)
 
 
 def close_due(now: datetime) -> int:
     """Close every batch with nothing left on its way; return how many were looked at."""
     open_ones = Batch.objects.due(now, BatchState.DELIVERING, *_CLOSED)
-    return each(open_ones.select_related("lane__account"), _close, now=now, lease=_LEASE)
+    return each(open_ones.select_related("lane__account"), _close, now=now)
 
 
 def _close(batch: Batch, now: datetime) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import models, transaction
 
 from batching import endings, settling, submission
-from batching.claims import each, note, running_clock
+from batching.claims import each, hold, note
 from batching.gateway import connect, note_success
 from batching.lifecycle import Actor, BatchState, move, move_many
 from batching.models import Batch, Request
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 _POLLER = Actor(name="poll")
 _COLLECTOR = Actor(name="collection")
-_POLL_LEASE, _COLLECT_LEASE = timedelta(minutes=5), timedelta(minutes=10)
 _TOKEN_LIMIT_FIRST, _TOKEN_LIMIT_TRIES = timedelta(minutes=5), 5
 _MISSING_LOOKS, _MISSING_PAUSE = 1, timedelta(seconds=30)
 """How often a completed batch is read again when answers are missing, before they are given up."""
@@ -46,13 +45,13 @@ def poll_due(now: datetime) -> int:
     """Ask the provider about every batch that is due for a look; return how many were asked for."""
     held = Batch.objects.due(now, BatchState.PROCESSING, BatchState.CANCELLING)
     held = held.exclude(provider_batch_id="").select_related("lane__account")
-    return each(held, _poll, now=now, lease=_POLL_LEASE)
+    return each(held, _poll, now=now)
 
 
 def collect_due(now: datetime) -> int:
     """Fetch and settle the answers of every finished batch that is due; return how many."""
     finished = Batch.objects.due(now, *_FINISHED).select_related("lane__account")
-    return each(finished, _collect, now=now, lease=_COLLECT_LEASE)
+    return each(finished, _collect, now=now)
 
 
 def _poll(batch: Batch, now: datetime) -> None:
@@ -187,13 +186,13 @@ def _ends_unanswered(batch: Batch, now: datetime) -> bool:
 
 
 def _settle_file(batch: Batch, provider: Provider, file_id: str, now: datetime) -> None:
-    path, clock = settling.answer_path(batch, file_id), running_clock(now)
+    path = settling.answer_path(batch, file_id)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         provider.download(file_id, into=path)
     for chunk in settling.chunks(provider.read_answers(path)):
         with transaction.atomic():
-            note(batch, next_attempt_at=clock() + _COLLECT_LEASE)
+            hold(batch)
             ignored = settling.settle(batch, chunk, now)
             if ignored:
                 note(batch, ignored_lines=batch.ignored_lines + ignored)

@@ -17,6 +17,8 @@ from django.db.models.functions import Now
 from batching.lifecycle import CLOCK, Actor, move_many
 from batching.models import Request
 
+_COLLECTION = Actor(name="collection")
+
 
 def due_if_wanted(now: datetime) -> Any:
     """Return the due time of a result: now when there is a destination, never when it is pulled."""
@@ -34,7 +36,7 @@ def answered(rows: models.QuerySet[Request], *, reason: str, now: datetime) -> i
         "error_code": "",
         "error_message": "",
     }
-    return move_many(rows, "answered", reason=reason, now=now, changes=changes)
+    return move_many(rows, "answered", reason=reason, by=_COLLECTION, now=now, changes=changes)
 
 
 def end(
@@ -62,7 +64,7 @@ def end(
 def end_as_noted(rows: models.QuerySet[Request], *, reason: str, now: datetime) -> int:
     """Fail requests whose error code and message are on them already."""
     changes = {"settled_at": Now(), "due_at": due_if_wanted(now)}
-    return move_many(rows, "fail", reason=reason, now=now, changes=changes)
+    return move_many(rows, "fail", reason=reason, by=_COLLECTION, now=now, changes=changes)
 
 
 def requeue(

@@ -24,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 _UPLOADER = Actor(name="upload")
 _SUBMITTER = Actor(name="submission")
-_UPLOAD_LEASE = timedelta(minutes=15)
-_ADOPT_LEASE = timedelta(minutes=5)
 _REFUSALS_BEFORE_FAILING = 5
 _LIST_MARGIN = timedelta(minutes=15)
 _LOOKS = (timedelta(minutes=2), timedelta(minutes=5), timedelta(minutes=10), timedelta(minutes=15))
@@ -37,7 +35,7 @@ _KEY, _INTENT = "batcher_batch", "batcher_intent"
 def upload_due(now: datetime) -> int:
     """Upload the file of every sealed batch that is due; return how many were tried."""
     sealed = Batch.objects.due(now, BatchState.UPLOADING).select_related("lane__account")
-    return each(sealed, _upload, now=now, lease=_UPLOAD_LEASE)
+    return each(sealed, _upload, now=now)
 
 
 def submit_due(now: datetime) -> int:
@@ -52,7 +50,7 @@ def adopt_due(now: datetime) -> int:
     """Look for provider batches whose creation is in doubt; return how many were looked for."""
     doubtful = Batch.objects.due(now, BatchState.SUBMITTING, BatchState.CANCELLING)
     doubtful = doubtful.filter(provider_batch_id="").select_related("lane__account")
-    return each(doubtful, _adopt, now=now, lease=_ADOPT_LEASE)
+    return each(doubtful, _adopt, now=now)
 
 
 def _upload(batch: Batch, now: datetime) -> None:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TypeVar
 
 from django.conf import settings
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.utils import timezone
 
 from batching.models import Destination
@@ -34,6 +34,7 @@ _RUN_S = 240.0
 """A run claims nothing new after this long; the next doorbell goes on."""
 _IN_FLIGHT, _IN_FLIGHT_PER_DESTINATION = 256, 32
 _CLAIMED, _CLAIMED_PER_DESTINATION = 2_000, 500
+_HELD_BYTES = 64 * 1024 * 1024
 _RECORDED_AT_ONCE, _RECORD_EVERY_S = 500, 0.25
 
 Result = TypeVar("Result")
@@ -51,7 +52,8 @@ class _Dispatch:
         self._database = ThreadPoolExecutor(1, thread_name_prefix="dispatch-db")
         self._brokers = ThreadPoolExecutor(4, thread_name_prefix="dispatch-amqp")
         self._destinations: dict[int, Destination] = {}
-        self._claimed: Counter[int] = Counter()
+        self._held: dict[int, Claim] = {}
+        self._held_bytes = 0
         self._slots: dict[int, asyncio.Semaphore] = {}
         self._all_slots = asyncio.Semaphore(_IN_FLIGHT)
         self._ended: asyncio.Queue[Sent] = asyncio.Queue()
@@ -61,11 +63,13 @@ class _Dispatch:
     async def run(self) -> int:
         guard = AddressGuard.opening(settings.BATCHER_ALLOW_PRIVATE_DESTINATIONS)
         stop_at = time.monotonic() + _RUN_S
+        keeper = asyncio.create_task(self._keep_claims())
         try:
             async with WebhookSender(guard) as sender:
                 while await self._round(sender, may_claim=time.monotonic() < stop_at):
                     continue
         finally:
+            keeper.cancel()
             await self._in_database(connections.close_all)
             self._database.shutdown()
             self._brokers.shutdown()
@@ -84,28 +88,42 @@ class _Dispatch:
     async def _send(self, claims: Sequence[Claim], sender: WebhookSender) -> None:
         for group in await self._in_database(lambda: list(due.groups(claims))):
             parcels = await self._in_database(partial(due.load, group))
-            gone = len(group) - len(parcels)
-            if gone:
-                logger.warning("requests vanished while claimed", extra={"requests": gone})
+            loaded = {parcel.claim for parcel in parcels}
+            for gone in set(group) - loaded:  # deleted while it was claimed
+                del self._held[gone.request_id]
             self._start(parcels, sender)
+            while self._held_bytes > _HELD_BYTES:
+                await self._record_some()
 
     async def _claim(self) -> list[Claim]:
         now = timezone.now()
-        if sum(self._claimed.values()) > _CLAIMED - _CLAIMED_PER_DESTINATION:
+        if len(self._held) > _CLAIMED - _CLAIMED_PER_DESTINATION:
             return []
         destinations = await self._in_database(partial(due.open_destinations, now))
         self._destinations |= {d.pk: d for d in destinations}
         share = max(1, min(_CLAIMED_PER_DESTINATION, _CLAIMED // max(1, len(destinations))))
-        room = {d.pk: share - self._claimed[d.pk] for d in destinations}
+        held = Counter(c.destination_id for c in self._held.values())
+        room = {d.pk: share - held[d.pk] for d in destinations}
         room = {pk: most for pk, most in room.items() if most > share // 2}
         claims = await self._in_database(partial(due.claim, room, now=now)) if room else []
-        self._claimed.update(c.destination_id for c in claims)
+        self._held |= {c.request_id: c for c in claims}
         return claims
+
+    async def _keep_claims(self) -> None:
+        """Renew what is claimed while it waits for its turn, so that a lease may be short."""
+        while True:
+            await asyncio.sleep(due.LEASE.total_seconds() / 3)
+            try:
+                renew = partial(due.renew, list(self._held), now=timezone.now())
+                await self._in_database(renew)
+            except DatabaseError as error:
+                logger.warning("leases not renewed", extra={"error": str(error)[:200]})
 
     def _start(self, parcels: Sequence[Parcel], sender: WebhookSender) -> None:
         """Set every parcel on its way: webhooks one by one, RabbitMQ's all together."""
         by_type: dict[str, list[Parcel]] = {}
         for parcel in parcels:
+            self._held_bytes += len(parcel.message.body)
             destination = self._destinations[parcel.claim.destination_id]
             by_type.setdefault(destination.type, []).append(parcel)
         for parcel in by_type.pop(Destination.Type.WEBHOOK, []):
@@ -163,9 +181,11 @@ class _Dispatch:
             await asyncio.sleep(_RECORD_EVERY_S / 10)
         while not self._ended.empty() and len(sent) < _RECORDED_AT_ONCE:
             sent.append(self._ended.get_nowait())
+        for one in sent:  # no longer renewed: recording says when they are due next
+            self._held.pop(one.parcel.claim.request_id, None)
+            self._held_bytes -= len(one.parcel.message.body)
         await self._in_database(partial(due.record, sent, now=timezone.now()))
         self._tries += len(sent)
-        self._claimed.subtract(s.parcel.claim.destination_id for s in sent)
 
     async def _in_database(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._database, work)

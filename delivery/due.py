@@ -31,7 +31,7 @@ from delivery.retry import Next, Verdict, verdict
 logger = logging.getLogger(__name__)
 
 _SENDER = Actor(name="delivery")
-LEASE = timedelta(minutes=5)
+LEASE = timedelta(minutes=1)
 _GROUP_ROWS, _GROUP_BYTES = 250, 8 * 1024 * 1024
 _HEADER_SAFE = "!#$&'()*+,/:;=?@[]-._~ "
 
@@ -98,6 +98,12 @@ def _claim_of(destination_id: int, most: int, now: datetime) -> list[Claim]:
         Claim(request_id=pk, destination_id=destination_id, fence=fence + 1, number=tries + 1)
         for pk, _, fence, tries in rows
     ]
+
+
+def renew(request_ids: Sequence[int], *, now: datetime) -> None:
+    """Move the end of the lease of claimed results ahead."""
+    held = Request.objects.filter(pk__in=request_ids, due_at__isnull=False)
+    held.update(due_at=now + LEASE)
 
 
 def groups(claims: Sequence[Claim]) -> Iterator[list[Claim]]:
@@ -282,4 +288,5 @@ __all__ = [
     "message_id",
     "open_destinations",
     "record",
+    "renew",
 ]

@@ -41,7 +41,8 @@ def redeliver_request(request: Request, *, by: Actor, reason: str, now: datetime
                 "invalid_state", f"a request that is {request.state} can't be redelivered"
             )
         closed = arrow(Batch, "redeliver").sources
-        Batch.objects.filter(pk=request.batch_id, state__in=closed).update(next_attempt_at=now)
+        its_batch = Batch.objects.filter(requests=request, state__in=closed)
+        Batch.objects.filter(pk__in=its_batch).update(next_attempt_at=now)
     request.refresh_from_db()
     return request
 

@@ -172,7 +172,7 @@ def test_a_worker_that_lost_its_claim_changes_nothing(batch, provider, monkeypat
 
     batch = again(batch)
     assert (batch.state, batch.tries, batch.last_error) == ("uploading", 0, "")
-    assert batch.next_attempt_at == NOW + timedelta(minutes=15)
+    assert batch.next_attempt_at == NOW + LEASE
 
 
 def test_a_batch_cancelled_while_it_uploads_stays_cancelled(batch, provider, monkeypatch):
