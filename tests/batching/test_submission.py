@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from batching import admission, submission
+from batching.claims import LEASE
 from batching.models import Account, Batch
 from batching.providers.base import Trouble
 from tests.batching.fake_provider import trouble
