@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,8 +114,11 @@ def served(
             what="the greeting",
         )
         assert process.poll() is None, log.read_text()
-        with Client(f"http://127.0.0.1:{port}", OUR_KEY) as api:
-            yield process, api
+        try:
+            with Client(f"http://127.0.0.1:{port}", OUR_KEY) as api:
+                yield process, api
+        finally:
+            sys.stderr.write(log.read_text())  # shown when the test fails
 
 
 def children(pid: int) -> str:
