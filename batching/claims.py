@@ -49,7 +49,9 @@ def each(batches: models.QuerySet[Batch], step: Step, *, now: datetime) -> int:
 def _renewed(batch: Batch) -> Iterator[None]:
     """Keep a claim while its step runs, so that a lease may be short and a step may be long."""
     done = threading.Event()
-    keeper = threading.Thread(target=_renew, args=(batch, done), daemon=True)
+    # The step changes the row that it holds: the keeper is told how it was claimed.
+    claimed = (batch.pk, batch.fence, batch.next_attempt_at, done)
+    keeper = threading.Thread(target=_renew, args=claimed, daemon=True)
     keeper.start()
     try:
         yield
@@ -57,17 +59,20 @@ def _renewed(batch: Batch) -> Iterator[None]:
         done.set()
 
 
-def _renew(batch: Batch, done: threading.Event) -> None:
+def _renew(pk: int, fence: int, ends: datetime, done: threading.Event) -> None:
     """Move the end of the lease ahead until the step is done, or has said itself what is next."""
-    ends = batch.next_attempt_at
+    first, began = ends, time.monotonic()
     try:
-        while ends is not None and not done.wait(LEASE.total_seconds() / 3):
-            ours = Batch.objects.filter(pk=batch.pk, fence=batch.fence, next_attempt_at=ends)
-            ends += LEASE / 3
-            if not ours.update(next_attempt_at=ends):
-                return
-    except DatabaseError as error:
-        logger.warning("lease not renewed", extra={"batch": batch.key, "error": str(error)[:200]})
+        while not done.wait(LEASE.total_seconds() / 3):
+            later = first + timedelta(seconds=time.monotonic() - began)
+            ours = Batch.objects.filter(pk=pk, fence=fence, next_attempt_at=ends)
+            try:
+                if not ours.update(next_attempt_at=later):
+                    return
+                ends = later
+            except DatabaseError as error:  # busy or gone for a moment: the lease has room for two
+                logger.warning("lease not renewed", extra={"batch": pk, "error": str(error)[:200]})
+                connection.close()
     finally:
         connection.close()
 

@@ -101,9 +101,11 @@ def _claim_of(destination_id: int, most: int, now: datetime) -> list[Claim]:
 
 
 def renew(request_ids: Sequence[int], *, now: datetime) -> None:
-    """Move the end of the lease of claimed results ahead."""
-    held = Request.objects.filter(pk__in=request_ids, due_at__isnull=False)
-    held.update(due_at=now + LEASE)
+    """Move the end of the lease of claimed results ahead.
+
+    What is due later than a lease from now is no claim: someone took it over, and its next try waits.
+    """
+    Request.objects.filter(pk__in=request_ids, due_at__lte=now + LEASE).update(due_at=now + LEASE)
 
 
 def groups(claims: Sequence[Claim]) -> Iterator[list[Claim]]:

@@ -6,6 +6,8 @@ import threading
 from datetime import timedelta
 
 import pytest
+from django.db import OperationalError
+from django.db.models import QuerySet
 
 from batching import claims
 from batching.claims import LEASE, Stale, claim, hold
@@ -52,6 +54,31 @@ def test_what_a_step_says_is_next_is_not_renewed_over(short_lease):
     claims.each(Batch.objects.filter(pk=batch.pk, next_attempt_at=NOW), step, now=NOW)
 
     assert Batch.objects.get(pk=batch.pk).next_attempt_at is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_renewal_that_fails_once_is_tried_again(short_lease, monkeypatch):
+    batch = a_batch(next_attempt_at=NOW)
+    update, failures = QuerySet.update, []
+
+    def busy_at_first(rows, **changes):
+        if threading.current_thread().daemon and not failures:
+            failures.append(changes)
+            raise OperationalError("database is locked")
+        return update(rows, **changes)
+
+    def step(held, now):
+        for _ in range(200):
+            threading.Event().wait(0.05)
+            if Batch.objects.get(pk=held.pk).next_attempt_at > held.next_attempt_at:
+                return
+        raise AssertionError("never renewed")
+
+    monkeypatch.setattr(QuerySet, "update", busy_at_first)
+    claims.each(Batch.objects.filter(pk=batch.pk, next_attempt_at=NOW), step, now=NOW)
+
+    assert failures
+    assert Batch.objects.get().last_error == ""
 
 
 @pytest.mark.django_db

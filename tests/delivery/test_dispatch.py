@@ -132,6 +132,26 @@ def impatient(guard):
     return WebhookSender(guard, WebhookTerms(timeout_s=1, connect_timeout_s=1))
 
 
+def test_large_results_are_loaded_as_others_leave(monkeypatch):
+    monkeypatch.setattr(dispatch, "_HELD_BYTES", 1)
+    monkeypatch.setattr(dispatch.due, "_GROUP_ROWS", 1)
+    loaded, held = dispatch.due.load, []
+
+    def load(claims):
+        held.append(Attempt.objects.count())
+        return loaded(claims)
+
+    monkeypatch.setattr(dispatch.due, "load", load)
+    with listening(answering("200 OK")) as receiver:
+        destination = at(receiver)
+        for _ in range(4):
+            a_result(destination, **due_now())
+
+        assert dispatch.send_due() == 4
+
+    assert held == [0, 1, 2, 3]
+
+
 def test_a_sender_that_breaks_ends_only_its_own_try(monkeypatch):
     real = dispatch.WebhookSender.send
     broken = []

@@ -116,6 +116,28 @@ def test_a_sender_that_died_gives_its_results_back_when_its_lease_ends(destinati
     assert second.number == 1
 
 
+def test_a_claim_that_is_renewed_is_not_given_back(destination):
+    request = a_result(destination)
+    claim(destination)
+
+    due.renew([request.pk], now=NOW + LEASE / 2)
+
+    assert claim(destination, now=NOW + LEASE) == []
+    assert len(claim(destination, now=NOW + LEASE * 1.5)) == 1
+
+
+def test_renewing_a_lost_claim_does_not_bring_its_next_try_forward(destination):
+    waiting, done = a_result(destination), a_result(destination)
+    claim(destination)
+    tomorrow = NOW + timedelta(days=1)
+    Request.objects.filter(pk=waiting.pk).update(due_at=tomorrow)
+    Request.objects.filter(pk=done.pk).update(due_at=None)
+
+    due.renew([waiting.pk, done.pk], now=NOW)
+
+    assert [again(r).due_at for r in (waiting, done)] == [tomorrow, None]
+
+
 @pytest.mark.django_db(transaction=True)
 def test_six_senders_at_once_claim_nothing_twice():
     places = [a_destination() for _ in range(3)]
