@@ -9,11 +9,13 @@ whatever the number of workers.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Sum
 
+from batching.claims import running_clock
 from batching.lifecycle import Actor, BatchState, move
 from batching.limits import token_limit
 from batching.models import Account, Batch
@@ -27,23 +29,28 @@ CREATE_LEASE = timedelta(seconds=120)
 _LOOK_AGAIN = timedelta(seconds=5)
 
 
-def next_up(now: datetime) -> list[Batch]:
-    """Move every batch that may go now to submitting, and return them to be created.
+def next_up(now: datetime) -> Iterator[Batch]:
+    """Move the batches that may go now to submitting, one by one, and yield each to be created.
 
-    The others wait with a reason and are looked at again in a few seconds.
+    The intent to create a batch is committed just before it is yielded, so a worker that dies leaves
+    one creation in doubt, not all that were to follow. Batches that may not go wait with a reason and
+    are looked at again in a few seconds.
     """
+    clock = running_clock(now)
     due = Batch.objects.due(now, *_WAITING)
     accounts = due.order_by().values_list("lane__account", flat=True).distinct()
-    return [batch for account_id in list(accounts) for batch in _admit(account_id, now)]
+    for account_id in list(accounts):
+        while batch := _admit(account_id, clock()):
+            yield batch
 
 
-def _admit(account_id: int, now: datetime) -> list[Batch]:
+def _admit(account_id: int, now: datetime) -> Batch | None:
+    """Admit the oldest waiting batch of the account that fits."""
     with transaction.atomic():
         account = Account.objects.select_for_update().get(pk=account_id)
         # Locked, so that nobody cancels one between the decision and the intent.
         waiting = Batch.objects.select_for_update(skip_locked=True, of=("self",))
         waiting = waiting.due(now, *_WAITING).filter(lane__account=account)
-        admitted = []
         for batch in waiting.order_by("pk").select_related("lane"):
             batch.lane.account = account
             refusal = _refusal(batch)
@@ -52,7 +59,7 @@ def _admit(account_id: int, now: datetime) -> list[Batch]:
                 continue
             batch.fence += 1
             batch.save(update_fields=["fence"])
-            move(
+            return move(
                 batch,
                 "submit",
                 reason="there is room at the provider",
@@ -62,8 +69,7 @@ def _admit(account_id: int, now: datetime) -> list[Batch]:
                 next_attempt_at=now + CREATE_LEASE,
                 wait_reason="",
             )
-            admitted.append(batch)
-    return admitted
+    return None
 
 
 def _refusal(batch: Batch) -> str:

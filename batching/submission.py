@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from batching import admission, endings, inputfile
-from batching.claims import each, guarded, note, pause, running_clock
+from batching.claims import each, guarded, hold, note, pause
 from batching.gateway import connect, note_success, note_trouble
-from batching.lifecycle import Actor, BatchState, move, move_many
+from batching.lifecycle import Actor, BatchState, RequestState, move, move_many
 from batching.models import Batch, Request
 from batching.polling import first_poll
 from batching.providers.base import NotFound, Provider, ProviderError, RemoteBatch, Trouble
@@ -40,10 +40,11 @@ def upload_due(now: datetime) -> int:
 
 def submit_due(now: datetime) -> int:
     """Create the provider batch of every batch that admission lets go; return how many."""
-    clock, admitted = running_clock(now), admission.next_up(now)
-    for batch in admitted:
-        guarded(_create, batch, clock())
-    return len(admitted)
+    created = 0
+    for batch in admission.next_up(now):
+        created += 1
+        guarded(_create, batch, batch.create_started_at or now)
+    return created
 
 
 def adopt_due(now: datetime) -> int:
@@ -80,23 +81,32 @@ def _upload(batch: Batch, now: datetime) -> None:
     finally:
         file.path.unlink(missing_ok=True)
     note_success(batch.lane.account)
-    move(
-        batch,
-        "uploaded",
-        reason=f"{file.lines:,} lines, {file.size_bytes:,} bytes",
-        by=_UPLOADER,
-        now=now,
-        input_file_id=remote.id,
-        tries=0,
-        last_error="",
-        next_attempt_at=now,
-    )
+    _uploaded(batch, file, remote, now)
+
+
+def _uploaded(batch: Batch, file: inputfile.InputFile, remote: RemoteFile, now: datetime) -> None:
+    """Record that the provider holds the file, unless it holds a request that was taken back since."""
+    with transaction.atomic():
+        hold(batch)
+        if batch.requests.filter(state=RequestState.PENDING).count() != file.lines:
+            note(batch, next_attempt_at=now)
+            return
+        move(
+            batch,
+            "uploaded",
+            reason=f"{file.lines:,} lines, {file.size_bytes:,} bytes",
+            by=_UPLOADER,
+            now=now,
+            input_file_id=remote.id,
+            tries=0,
+            last_error="",
+            next_attempt_at=now,
+        )
 
 
 def _create(batch: Batch, now: datetime) -> None:
-    # Others may have been created before it for minutes: the intent and its lease begin here. Whoever
-    # found the lease lapsed holds the batch now, and looks for it instead.
-    note(batch, create_started_at=now, next_attempt_at=now + admission.CREATE_LEASE)
+    # A worker that was stopped for minutes after its intent finds the claim gone: others look for it.
+    note(batch, next_attempt_at=now + admission.CREATE_LEASE)
     try:
         remote = connect(batch.lane.account).create(
             input_file_id=batch.input_file_id,

@@ -27,7 +27,7 @@ def waiting(lane, tokens, state="uploaded", **fields):
 def test_an_admitted_batch_carries_its_intent_and_a_lease(lane):
     batch = waiting(lane, 10)
 
-    assert admission.next_up(NOW) == [batch]
+    assert list(admission.next_up(NOW)) == [batch]
 
     batch.refresh_from_db()
     assert (batch.state, batch.create_started_at, batch.fence) == ("submitting", NOW, 1)
@@ -44,7 +44,7 @@ def test_a_batch_goes_when_its_tokens_fit(lane, held, tokens, goes):
         waiting(lane, held, state="processing")
     batch = waiting(lane, tokens)
 
-    assert (batch in admission.next_up(NOW)) is goes
+    assert (batch in list(admission.next_up(NOW))) is goes
 
 
 @pytest.mark.parametrize("state", ["submitting", "processing", "cancelling"])
@@ -52,7 +52,7 @@ def test_what_the_provider_may_hold_counts(lane, state):
     waiting(lane, 60, state=state)
     batch = waiting(lane, 60)
 
-    assert admission.next_up(NOW) == []
+    assert list(admission.next_up(NOW)) == []
 
     batch.refresh_from_db()
     assert batch.state == "waiting_for_capacity"
@@ -67,7 +67,7 @@ def test_what_the_provider_no_longer_holds_does_not_count(lane, state):
     waiting(lane, 60, state=state, next_attempt_at=None)
     batch = waiting(lane, 60)
 
-    assert admission.next_up(NOW) == [batch]
+    assert list(admission.next_up(NOW)) == [batch]
 
 
 def test_tokens_are_counted_over_endpoints_of_one_model_but_not_over_models_or_accounts(lane):
@@ -77,7 +77,7 @@ def test_tokens_are_counted_over_endpoints_of_one_model_but_not_over_models_or_a
     other_account = a_lane(account=an_account("other"), token_limit=100)
     blocked, *free = [waiting(x, 60) for x in (same_model, other_model, other_account)]
 
-    admitted = admission.next_up(NOW)
+    admitted = list(admission.next_up(NOW))
 
     assert sorted(b.pk for b in admitted) == sorted(b.pk for b in free)
     assert blocked not in admitted
@@ -87,16 +87,16 @@ def test_the_oldest_goes_first_and_a_younger_one_that_fits_may_overtake(lane):
     waiting(lane, 30, state="processing")
     first, too_big, last = waiting(lane, 40), waiting(lane, 40), waiting(lane, 30)
 
-    assert admission.next_up(NOW) == [first, last]
-    assert too_big not in admission.next_up(NOW + timedelta(minutes=1))
+    assert list(admission.next_up(NOW)) == [first, last]
+    assert too_big not in list(admission.next_up(NOW + timedelta(minutes=1)))
 
 
 def test_waiting_since_is_kept_while_it_waits(lane):
     waiting(lane, 60, state="processing")
     batch = waiting(lane, 60)
-    admission.next_up(NOW)
+    list(admission.next_up(NOW))
 
-    admission.next_up(NOW + timedelta(minutes=1))
+    list(admission.next_up(NOW + timedelta(minutes=1)))
 
     batch.refresh_from_db()
     assert batch.waiting_since == NOW
@@ -107,14 +107,14 @@ def test_waiting_since_is_kept_while_it_waits(lane):
 def test_a_batch_is_not_looked_at_before_its_time(lane):
     waiting(lane, 10, state="waiting_for_capacity", next_attempt_at=NOW + timedelta(seconds=1))
 
-    assert admission.next_up(NOW) == []
+    assert list(admission.next_up(NOW)) == []
 
 
 def test_nothing_goes_through_an_account_that_is_switched_off(lane):
     Account.objects.update(is_enabled=False)
     batch = waiting(lane, 10)
 
-    assert admission.next_up(NOW) == []
+    assert list(admission.next_up(NOW)) == []
 
     batch.refresh_from_db()
     assert batch.wait_reason == "account sandbox is switched off"
@@ -124,7 +124,7 @@ def test_whoever_claimed_the_batch_before_finds_another_fence(lane):
     batch = waiting(lane, 10)
     stale = Batch.objects.get(pk=batch.pk)
 
-    admission.next_up(NOW)
+    list(admission.next_up(NOW))
 
     with pytest.raises(lifecycle.Stale):
         lifecycle.move(stale, "submit", reason="late")
@@ -136,8 +136,17 @@ def test_six_workers_at_once_never_admit_more_than_the_limit():
     for _ in range(12):
         waiting(lane, 30)
 
-    admitted = in_threads(6, lambda _place: admission.next_up(NOW))
+    admitted = in_threads(6, lambda _place: list(admission.next_up(NOW)))
 
     assert sum(len(some) for some in admitted) == 3
     held = Batch.objects.filter(state="submitting").aggregate(tokens=Sum("token_estimate"))
     assert held["tokens"] == 90
+
+
+def test_a_worker_that_dies_leaves_one_intent_and_the_others_as_they_are(lane):
+    first, second = waiting(lane, 10), waiting(lane, 10)
+
+    admitted = next(admission.next_up(NOW))
+
+    second.refresh_from_db()
+    assert (admitted, second.state) == (first, "uploaded")

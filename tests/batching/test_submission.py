@@ -242,9 +242,9 @@ def test_a_claim_lost_before_the_call_creates_nothing(uploaded, provider, monkey
     admitted = admission.next_up
 
     def and_overtaken(now):
-        found = admitted(now)
-        Batch.objects.update(fence=99)
-        return found
+        for batch in admitted(now):
+            Batch.objects.update(fence=99)
+            yield batch
 
     monkeypatch.setattr(admission, "next_up", and_overtaken)
     submission.submit_due(NOW)
