@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 5
 """How often a request is sent before a retryable end becomes its end."""
 _CHUNK_LINES, _CHUNK_BYTES = 5_000, 32 * 1024 * 1024
+_LONGEST_KEY = 40
 _SETTLER = Actor(name="collection")
 _STAGED = {
     "key": TEXT,
@@ -73,8 +74,10 @@ def settle(batch: Batch, lines: list[AnswerLine], now: datetime) -> int:
 
     Call inside atomic. The first line of a request wins; a request that is settled stays as it is.
     """
-    stage("answer_line", _STAGED, _staged(lines), key="key")
-    unknown = sum(line.kind is Kind.MALFORMED for line in lines) + _unknown_keys()
+    ours = [line for line in lines if _may_be_ours(line)]
+    stage("answer_line", _STAGED, _staged(ours), key="key")
+    unknown = len(lines) - len(ours) + _unknown_keys()
+    _note_contradictions(batch, ours)
     _store_answers(batch, now)
     _note_errors(batch)
     endings.answered(_answered_by(batch, _GOOD), reason="answered", now=now)
@@ -85,10 +88,16 @@ def settle(batch: Batch, lines: list[AnswerLine], now: datetime) -> int:
     return unknown
 
 
+def _may_be_ours(line: AnswerLine) -> bool:
+    """Tell whether the line carries an id that a request of ours may have, and an index can hold."""
+    key = line.custom_id
+    return key is not None and len(key) <= _LONGEST_KEY and "\x00" not in key
+
+
 def _staged(lines: list[AnswerLine]) -> Iterator[tuple[Any, ...]]:
     seen = set()
     for line in lines:
-        if line.custom_id is None or line.custom_id in seen or "\x00" in line.custom_id:
+        if line.custom_id in seen:
             continue
         seen.add(line.custom_id)
         usage = line.usage
@@ -125,6 +134,24 @@ def _unknown_keys() -> int:
             f" (SELECT 1 FROM {request} r WHERE r.key = s.key)"
         )
         return int(cursor.fetchone()[0])
+
+
+def _note_contradictions(batch: Batch, lines: list[AnswerLine]) -> None:
+    """Log lines that say something else of a request than an earlier line did."""
+    first: dict[str | None, bytes] = {}
+    within = sum(first.setdefault(line.custom_id, line.raw) != line.raw for line in lines)
+    answer, request = Answer._meta.db_table, Request._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT COUNT(*) FROM answer_line s JOIN {request} r ON r.key = s.key"  # noqa: S608
+            f" JOIN {answer} a ON a.request_id = r.id AND a.attempt = r.attempt"
+            " WHERE r.batch_id = %s AND a.line <> s.line",
+            [batch.pk],
+        )
+        count = within + int(cursor.fetchone()[0])
+    if count:
+        facts = {"batch": batch.key, "lines": count}
+        logger.warning("answers contradict each other, the first counts", extra=facts)
 
 
 def _store_answers(batch: Batch, now: datetime) -> None:

@@ -265,8 +265,9 @@ def test_a_request_is_sent_five_times_and_then_fails_with_its_last_error(
         b'{"id":"x"}',
         good("req_unknown"),
         b'{"custom_id":"\\u0000"}',
+        good("req_" + "0123456789abcdef" * 1000),
     ],
-    ids=["no-json", "no-object", "number", "no-id", "unknown", "nul"],
+    ids=["no-json", "no-object", "number", "no-id", "unknown", "nul", "long"],
 )
 def test_a_line_of_nobody_is_counted_and_changes_nothing(batch, requests, keys, provider, line):
     lines = [good(keys[0]), line, good(keys[1]), b"", good(keys[2])]
@@ -298,7 +299,7 @@ def test_a_line_for_a_request_of_another_batch_is_not_applied(batch, keys, provi
 @pytest.mark.parametrize("second", [good, bad], ids=["another-answer", "an-error"])
 @pytest.mark.parametrize("where", ["same-chunk", "next-chunk", "error-file"])
 def test_of_two_lines_of_one_request_the_first_wins(
-    batch, keys, provider, monkeypatch, second, where
+    batch, keys, provider, monkeypatch, caplog, second, where
 ):
     first, other = good(keys[0], "first"), second(keys[0])
     rest = [good(keys[1]), good(keys[2])]
@@ -313,6 +314,30 @@ def test_of_two_lines_of_one_request_the_first_wins(
     answer = Answer.objects.get(request__key=keys[0])
     assert bytes(answer.line) == first
     assert states_of(answer.request) == ["processed"]
+    assert "answers contradict each other, the first counts" in caplog.messages
+
+
+def test_the_same_line_twice_is_no_contradiction(batch, keys, provider, caplog):
+    lines = [*map(good, keys)]
+
+    collect(provider, batch, output=[*lines, lines[0]], errors=[lines[1]])
+
+    assert caplog.messages == []
+    assert Answer.objects.count() == 3
+
+
+def test_figures_beyond_any_measure_do_not_stop_the_others(batch, requests, keys, provider):
+    huge = b"9" * 30
+    lines = [
+        good(keys[0]).replace(b'"status_code":200', b'"status_code":' + huge),
+        good(keys[1]).replace(b'"input_tokens":3', b'"input_tokens":' + huge),
+        good(keys[2]).replace(b'"output_tokens":5', b'"output_tokens":-1'),
+    ]
+
+    collect(provider, batch, output=lines)
+
+    assert states_of(*requests) == ["failed", "processed", "processed"]
+    assert [bytes(a.line) for a in Answer.objects.order_by("request")] == lines
 
 
 def test_an_answer_is_stored_byte_for_byte(batch, keys, provider):
