@@ -176,22 +176,20 @@ def cancel_request(request: Request, *, by: Actor, reason: str, now: datetime) -
 
     Refused once the provider has it (cancel the batch then), and once it has ended.
     """
-    waiting = (BatchState.BUILDING, BatchState.UPLOADING)
-    if request.state != RequestState.PENDING or (
-        request.batch is not None and request.batch.state not in waiting
-    ):
+    if request.state != RequestState.PENDING:
         raise Refused("invalid_state", f"a request that is {request.state} can't be taken back")
-    _one(
-        endings.end(
-            Request.objects.filter(pk=request.pk, state=RequestState.PENDING),
-            "cancel",
-            code="cancelled",
-            message=reason or "cancelled",
-            now=now,
-            by=by,
-        ),
-        request,
-    )
+    rows = Request.objects.filter(pk=request.pk, state=RequestState.PENDING)
+    with transaction.atomic():
+        # Locked: an upload that is under way finds out before its file counts.
+        locked = Batch.objects.select_for_update(of=("self",))
+        batch = locked.filter(requests=request.pk).first()
+        if batch is not None and batch.state not in (BatchState.BUILDING, BatchState.UPLOADING):
+            raise Refused("invalid_state", f"its batch is {batch.state}: it is in a file by now")
+        why = reason or "cancelled"
+        moved = endings.end(
+            rows.filter(batch=batch), "cancel", code="cancelled", message=why, now=now, by=by
+        )
+    _one(moved, request)
     return request
 
 

@@ -18,7 +18,14 @@ from batching.gateway import connect, note_success, note_trouble
 from batching.lifecycle import Actor, BatchState, RequestState, move, move_many
 from batching.models import Batch, Request
 from batching.polling import first_poll
-from batching.providers.base import NotFound, Provider, ProviderError, RemoteBatch, Trouble
+from batching.providers.base import (
+    NotFound,
+    Provider,
+    ProviderError,
+    RemoteBatch,
+    RemoteFile,
+    Trouble,
+)
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from batching import admission, submission
+from batching import admission, steering, submission
 from batching.claims import LEASE
+from batching.lifecycle import Actor
 from batching.models import Account, Batch
 from batching.providers.base import Trouble
 from tests.batching.fake_provider import trouble
@@ -187,6 +188,25 @@ def test_a_batch_cancelled_while_it_uploads_stays_cancelled(batch, provider, mon
     submission.upload_due(NOW)
 
     assert (again(batch).state, again(batch).input_file_id) == ("cancelled", "")
+
+
+def test_a_request_taken_back_while_its_file_was_on_the_way_is_in_no_file_that_counts(
+    batch, provider
+):
+    upload, requests = provider.upload, list(batch.requests.all())
+
+    def taken_back_meanwhile(path, *, filename):
+        provider.upload = upload
+        by = Actor(name="someone")
+        steering.cancel_request(requests[0], by=by, reason="", now=NOW)
+        return upload(path, filename=filename)
+
+    provider.upload = taken_back_meanwhile
+    assert submission.upload_due(NOW) == 2
+
+    batch = again(batch)
+    assert (batch.state, batch.request_count) == ("uploaded", 2)
+    assert provider.files[batch.input_file_id][1].count(b"\n") == 2
 
 
 # Creating
