@@ -86,8 +86,9 @@ def run(data_dir: Path, tmp_path: Path) -> Iterator[Run]:
 @pytest.mark.slow
 def test_everything_starts_survives_a_killed_worker_and_stops_within_ten_seconds(run: Run):
     run.wait_until_up()
+    parts = {"web", "worker", "clock", "sandbox"}
+    wait_for(lambda: set(run.children()) == parts, timeout_s=15, what="all four parts")
     children = run.children()
-    assert set(children) == {"web", "worker", "clock", "sandbox"}
     assert status(f"http://127.0.0.1:{run.port}/admin/login/") == 200
 
     os.kill(children["worker"], signal.SIGKILL)
