@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from django.db import IntegrityError, connection, transaction
+from django.db import connection, transaction
 from django.db.models import Count, Exists, Min, OuterRef, Sum
 
 from batching import endings
@@ -46,6 +46,10 @@ def _pack_lane(lane: Lane, now: datetime) -> int:
 def _fill_building(lane: Lane, now: datetime) -> tuple[bool, bool]:
     """Fill the lane's building batch; tell whether it was sealed, and whether more can be packed."""
     with transaction.atomic():
+        # One packer a lane. Not FOR UPDATE, which intake's foreign keys would wait for.
+        Lane.objects.select_for_update(no_key=True).get(pk=lane.pk)
+        if not Request.objects.unpacked().filter(lane=lane).exists():
+            return False, False  # another packer was first; no batch is opened for nothing
         batch = _building(lane, now)
         limits = batch_limits(lane)
         taken, more = _take_all(batch, limits)
@@ -61,19 +65,17 @@ def _fill_building(lane: Lane, now: datetime) -> tuple[bool, bool]:
 
 
 def _building(lane: Lane, now: datetime) -> Batch:
-    """Return the lane's building batch, locked; a new one when there is none. Call inside atomic."""
+    """Return the lane's building batch, locked; a new one when there is none.
+
+    Call inside atomic, with the lane locked.
+    """
     open_ones = Batch.objects.select_for_update().filter(lane=lane, state=BatchState.BUILDING)
     batch = open_ones.first()
-    if batch is not None:
-        return batch
-    try:
-        with transaction.atomic():
-            batch = Batch.objects.create(lane=lane, created_at=now, next_attempt_at=None)
-            born = f"SELECT id, state FROM {Batch._meta.db_table} WHERE id = %s"  # noqa: S608
-            log_first_state(born, [batch.pk], model=Batch, by=_PACKER, reason="opened", now=now)
-            return batch
-    except IntegrityError:  # someone else opened one; sealed since, if it is not there any more
-        return _building(lane, now)
+    if batch is None:
+        batch = Batch.objects.create(lane=lane, created_at=now, next_attempt_at=None)
+        born = f"SELECT id, state FROM {Batch._meta.db_table} WHERE id = %s"  # noqa: S608
+        log_first_state(born, [batch.pk], model=Batch, by=_PACKER, reason="opened", now=now)
+    return batch
 
 
 def _take_all(batch: Batch, limits: BatchLimits) -> tuple[int, bool]:
