@@ -12,10 +12,12 @@ from tests.scenarios.client import first_error, path_of
 from tests.scenarios.provider import fault, misbehave
 from tests.scenarios.receiver import Reply, refusing_url
 
+INVALID = Reply(status=400, body=b'{"code":"INVALID"}')
+
 
 def test_a_refusing_receiver_is_tried_again_later(api, road, receiver):
     """Scenario 25. House: the next try comes by itself, with the same id and the same bytes."""
-    receiver.answer("/results", Reply(status=400, body=b'{"code":"INVALID"}'), Reply())
+    receiver.answer("/results", INVALID, Reply())
     api.taken("w1", to=receiver.url())
 
     road.run()
