@@ -56,6 +56,15 @@ def test_what_a_step_says_is_next_is_not_renewed_over(short_lease):
     assert Batch.objects.get(pk=batch.pk).next_attempt_at is None
 
 
+def until_renewed(held, now):
+    """Be a step that takes until its claim was renewed."""
+    for _ in range(200):
+        threading.Event().wait(0.05)
+        if Batch.objects.get(pk=held.pk).next_attempt_at > held.next_attempt_at:
+            return
+    raise AssertionError("never renewed")
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_renewal_that_fails_once_is_tried_again(short_lease, monkeypatch):
     batch = a_batch(next_attempt_at=NOW)
@@ -67,15 +76,9 @@ def test_a_renewal_that_fails_once_is_tried_again(short_lease, monkeypatch):
             raise OperationalError("database is locked")
         return update(rows, **changes)
 
-    def step(held, now):
-        for _ in range(200):
-            threading.Event().wait(0.05)
-            if Batch.objects.get(pk=held.pk).next_attempt_at > held.next_attempt_at:
-                return
-        raise AssertionError("never renewed")
-
     monkeypatch.setattr(QuerySet, "update", busy_at_first)
-    claims.each(Batch.objects.filter(pk=batch.pk, next_attempt_at=NOW), step, now=NOW)
+    rows = Batch.objects.filter(pk=batch.pk, next_attempt_at=NOW)
+    claims.each(rows, until_renewed, now=NOW)
 
     assert failures
     assert Batch.objects.get().last_error == ""

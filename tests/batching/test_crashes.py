@@ -7,7 +7,16 @@ from datetime import timedelta
 
 import pytest
 
-from batching import admission, closing, collection, intake, packing, settling, submission
+from batching import (
+    admission,
+    closing,
+    collection,
+    intake,
+    lifecycle,
+    packing,
+    settling,
+    submission,
+)
 from batching.models import Answer, Batch, Request
 from batching.providers.base import Status
 from tests.batching.fake_provider import good
@@ -91,26 +100,30 @@ def killed_after(provider, call: str) -> None:
     setattr(provider, call, last_breath)
 
 
+def killed_at_move(number: int, moment: str, monkeypatch) -> None:
+    """Let the worker die before or after this move of a batch, whichever phase makes it."""
+    moves = []
+
+    def deadly(*arguments, **how):
+        moves.append(arguments)
+        if len(moves) == number and moment == "before":
+            raise Killed
+        moved = lifecycle.move(*arguments, **how)
+        if len(moves) == number:
+            raise Killed
+        return moved
+
+    for module in (packing, admission, submission, collection, settling, closing):
+        monkeypatch.setattr(module, "move", deadly)
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize("number", range(1, 10))
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_worker_killed_at_its_nth_move(provider, monkeypatch, number, moment):
     an_account()
     accepted(3)
-    moves = []
-    for module in (packing, admission, submission, collection, settling, closing):
-        real = module.move
-
-        def deadly(*arguments, real=real, **how):
-            moves.append(arguments)
-            if len(moves) == number and moment == "before":
-                raise Killed
-            moved = real(*arguments, **how)
-            if len(moves) == number:
-                raise Killed
-            return moved
-
-        monkeypatch.setattr(module, "move", deadly)
+    killed_at_move(number, moment, monkeypatch)
 
     assert drive(provider) == 1
 

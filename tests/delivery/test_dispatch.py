@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 import uuid
@@ -19,7 +18,7 @@ from delivery.models import Attempt
 from delivery.outcome import Code
 from delivery.webhook import WebhookSender, WebhookTerms
 from tests.batching.rows import a_destination
-from tests.delivery.receivers import answering
+from tests.delivery.receivers import answering, hanging
 from tests.delivery.results import a_bad_end, a_result, answer_of, listening
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -111,10 +110,6 @@ def test_a_receiver_that_hangs_does_not_slow_down_another(monkeypatch):
             arrived.append(time.monotonic())
             await visit.say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
-    async def hanging(visit):
-        await visit.request()
-        await asyncio.sleep(30)
-
     with listening(hanging) as stuck, listening(noting) as well:
         slow, quick = at(stuck), at(well)
         for destination in (slow, quick) * 30:
@@ -174,10 +169,11 @@ def test_a_sender_that_breaks_ends_only_its_own_try(monkeypatch):
     assert outcomes == ["delivered", "delivered", "internal_error"]
 
 
-def test_a_killed_run_leaves_its_results_to_the_next_after_the_lease(monkeypatch):
-    class Killed(BaseException):
-        """What kill -9 looks like from inside."""
+class Killed(BaseException):
+    """What kill -9 looks like from inside: nothing below catches it."""
 
+
+def test_a_killed_run_leaves_its_results_to_the_next_after_the_lease(monkeypatch):
     def kill(*_args, **_kwargs):
         raise Killed
 
