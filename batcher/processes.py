@@ -1,4 +1,4 @@
-"""The command line of each process: web, worker, clock, sandbox.
+"""The command line of each process: web, worker, clock, intake, sandbox.
 
 Decides how each is started, from settings alone, so that `run`, containers and service files start them
 the same way. `batcher/management/commands/run.py` calls it. Starts nothing itself.
@@ -57,14 +57,33 @@ def clock(_settings: Any) -> list[str]:
     return [*_CELERY, "beat", "--loglevel=WARNING", "--pidfile="]
 
 
+def intake(settings: Any) -> list[str]:
+    """Return the command of the consumer that takes requests from RABBITMQ_INPUT_QUEUE."""
+    return [sys.executable, str(settings.BASE_DIR / "manage.py"), "intake"]
+
+
 def sandbox(folder: Path, port: int) -> list[str]:
     """Return the command of the stand-in provider, for this computer only."""
     address = ["--host", "127.0.0.1", "--port", str(port)]
     return [sys.executable, "-m", "sandbox", *address, "--data", str(folder)]
 
 
-PARTS: dict[str, Callable[[Any], list[str]]] = {"web": web, "worker": worker, "clock": clock}
+PARTS: dict[str, Callable[[Any], list[str]]] = {
+    "web": web,
+    "worker": worker,
+    "clock": clock,
+    "intake": intake,
+}
 """What an installation over several hosts or containers starts one by one."""
+
+
+def parts_together(settings: Any) -> dict[str, list[str]]:
+    """Return the command of each part that one host runs: the intake only when a queue is named."""
+    has_queue = bool(settings.RABBITMQ_URL and settings.RABBITMQ_INPUT_QUEUE)
+    return {
+        name: command(settings) for name, command in PARTS.items() if name != "intake" or has_queue
+    }
+
 
 WITH_CHILDREN = frozenset({"web"})
 """Granian's first process starts the ones that answer, and ends them when it is asked to end."""

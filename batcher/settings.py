@@ -123,6 +123,19 @@ RABBITMQ_INPUT_QUEUE = _read(
     default="",
     description="Queue on RABBITMQ_URL that requests are taken from.",
 )
+BATCHER_DECLARE_INPUT_QUEUE = _read(
+    "BATCHER_DECLARE_INPUT_QUEUE",
+    env.flag,
+    default="0",
+    shown="off",
+    description="Make the input queue when there is none, and one named `….rejected` for what is refused.",
+)
+BATCHER_INTAKE_PREFETCH = _read(
+    "BATCHER_INTAKE_PREFETCH",
+    env.whole_number(2, 2_000),
+    default="1000",
+    description="Messages that the broker hands out ahead; up to half of them are stored at once.",
+)
 OPENAI_API_KEY = _secret("OPENAI_API_KEY", env.text, description="Key of the first OpenAI account.")
 OPENAI_BASE_URL = _read(
     "OPENAI_BASE_URL",

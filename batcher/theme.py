@@ -69,6 +69,8 @@ NAVIGATION = [
         _page("History", "django_fsm_log.statelog", "history"),
         _page("Clock", "django_celery_beat.periodictask", "schedule"),
         _page("Switches", "batching.flag", "toggle_on"),
+        _page("Intake", "delivery.intakestatus", "move_to_inbox"),
+        _page("Refused messages", "delivery.rejection", "unsubscribe"),
     ),
 ]
 

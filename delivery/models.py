@@ -1,4 +1,4 @@
-"""Attempts: every try at delivering a result, whatever came of it."""
+"""Attempts: every try at delivering a result, whatever came of it. And the intake's own rows."""
 
 from __future__ import annotations
 
@@ -44,3 +44,65 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.number}: {self.outcome}"
+
+
+class Rejection(models.Model):
+    """A message of the input queue that was not taken, and why. Written once.
+
+    The message itself is where the queue's dead letter exchange put it; here is its beginning.
+    """
+
+    received_at = models.DateTimeField(default=timezone.now)
+    queue = models.CharField(max_length=255)
+    project_name = models.CharField(max_length=255)
+    """As the message named it; there may be no such project."""
+    message_id = models.CharField(max_length=255, blank=True)
+    code = models.CharField(max_length=100)
+    """Of the first fault."""
+    detail = models.CharField(max_length=500)
+    """Of the first fault."""
+    faults = models.TextField()
+    """The first twenty, one a line."""
+    fault_count = models.PositiveIntegerField(default=1)
+    taken_count = models.PositiveIntegerField(default=0)
+    """Requests of the same message that were right, and were stored."""
+    size_bytes = models.PositiveIntegerField()
+    sha256 = models.CharField("SHA-256", max_length=64)
+    beginning = models.TextField()
+    """The first 2 kB; what is no visible character is written as an escape."""
+
+    class Meta:
+        indexes = [
+            # A message that came again: was it kept already?
+            models.Index(fields=["sha256"], name="rejection_sha256"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"[:80]
+
+
+class IntakeStatus(models.Model):
+    """How the consumer of an input queue is, in its own words; one row for each queue."""
+
+    class State(models.TextChoices):
+        """What it does."""
+
+        CONSUMING = "consuming"
+        PAUSED = "paused"
+        QUEUE_MISSING = "queue_missing"
+        DISCONNECTED = "disconnected"
+        STOPPED = "stopped"
+
+    queue = models.CharField(max_length=255)
+    state = models.CharField(max_length=20, choices=State.choices)
+    detail = models.CharField(max_length=300, blank=True)
+    since = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    """Its last sign of life, some seconds old while it lives."""
+
+    class Meta:
+        verbose_name_plural = "intake status"
+        constraints = [models.UniqueConstraint(fields=["queue"], name="intakestatus_queue")]
+
+    def __str__(self) -> str:
+        return f"{self.queue}: {self.state}"

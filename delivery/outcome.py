@@ -51,6 +51,8 @@ class Message:
     """The JSON to send, exactly these bytes."""
     headers: tuple[tuple[str, str], ...] = ()
     """x-batcher-request-id and the like; signing headers are the sender's own."""
+    correlation_id: str = ""
+    """AMQP only: what a reply refers to."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -324,6 +324,7 @@ def _properties(message: Message) -> pika.BasicProperties:
         content_type="application/json",
         delivery_mode=_PERSISTENT,
         message_id=message.id,
+        correlation_id=message.correlation_id or None,
         headers={
             name: value.encode("utf-8", "replace").decode() for name, value in message.headers
         },

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 from celery import current_app
+from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.models import Count, Max, Min
@@ -28,7 +29,7 @@ from batching.api.operations import Answer, operation, render
 from batching.lifecycle import RequestState
 from batching.models import Batch, Pulse, Request
 from batching.models.projects import Scope
-from delivery.models import Attempt
+from delivery.models import Attempt, IntakeStatus
 
 logger = getLogger(__name__)
 
@@ -66,7 +67,11 @@ class Readiness(Struct, frozen=True):
     status: str
     """`ready` or `not_ready`."""
     parts: dict[str, Part]
-    """database, broker, and progress: the newest tick of the clock that a worker took up."""
+    """database, broker, and progress: the newest tick of the clock that a worker took up.
+
+    With a RabbitMQ input queue also intake: how its consumer is. That one makes nobody unready: HTTP is taken
+    all the same.
+    """
 
 
 @operation(scope=None, answers={200: Answer("It is up.", Health)})
@@ -95,6 +100,8 @@ def ready(request: HttpRequest) -> HttpResponse:
         for name, trouble in troubles.items()
     }
     is_ready = not any(troubles.values())
+    if settings.RABBITMQ_INPUT_QUEUE:
+        parts["intake"] = _intake(settings.RABBITMQ_INPUT_QUEUE)
     answer = Readiness(status="ready" if is_ready else "not_ready", parts=parts)
     return render(msgspec.json.encode(answer), 200 if is_ready else 503)
 
@@ -130,6 +137,22 @@ def _progress_trouble() -> str:
     if age > STALE_AFTER:
         return f"no task has begun for {age.total_seconds():.0f} s: are clock and worker running?"
     return ""
+
+
+def _intake(queue: str) -> Part:
+    """Say how the consumer of the input queue is, in its own words."""
+    try:
+        status = IntakeStatus.objects.filter(queue=queue).first()
+    except DatabaseError:
+        return Part(is_ready=False, detail="unknown while the database does not answer")
+    if status is None:
+        return Part(is_ready=False, detail="it has not begun yet: is it running?")
+    age = timezone.now() - status.seen_at
+    if age > STALE_AFTER:
+        detail = f"no sign of life for {age.total_seconds():.0f} s: is it running?"
+        return Part(is_ready=False, detail=detail)
+    is_well = status.state in (IntakeStatus.State.CONSUMING, IntakeStatus.State.PAUSED)
+    return Part(is_ready=is_well, detail=f"{status.state}: {status.detail}".removesuffix(": "))
 
 
 @operation(

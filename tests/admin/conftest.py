@@ -11,6 +11,7 @@ from django.db import connection
 
 ROLES = ("nobody", "viewer", "operator", "admin", "root")
 groups = importlib.import_module("batching.migrations.0003_groups")
+intake_groups = importlib.import_module("delivery.migrations.0003_intake_groups")
 
 
 def person(role: str) -> User:
@@ -24,6 +25,7 @@ def person(role: str) -> User:
         ).exists():  # a test that empties tables took them along
             with connection.schema_editor() as editor:
                 groups.make_groups(apps, editor)
+                intake_groups.let_look(apps, editor)
         user.groups.add(Group.objects.get(name=role))
     return user
 

@@ -9,6 +9,7 @@ from celery import current_app
 from django.utils import timezone
 
 from batching.models import Pulse, Request
+from delivery.models import IntakeStatus
 from tests.api.test_reads import send
 
 
@@ -92,3 +93,30 @@ def test_metrics_cost_the_same_for_all(api, django_assert_max_num_queries):
     with django_assert_max_num_queries(5):
         api.get("/metrics")
         api.get("/metrics")
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds_ago", "is_well", "detail"),
+    [
+        ("consuming", 1, True, "consuming: at it"),
+        ("paused", 1, True, "paused: at it"),
+        ("queue_missing", 1, False, "queue_missing: at it"),
+        ("consuming", 300, False, "no sign of life for 300 s: is it running?"),
+        (None, 0, False, "it has not begun yet: is it running?"),
+    ],
+    ids=["consuming", "paused", "no-queue", "silent", "never"],
+)
+def test_ready_tells_of_the_intake_and_needs_it_not(
+    anonymous, ticking, settings, state, seconds_ago, is_well, detail
+):
+    settings.RABBITMQ_INPUT_QUEUE = "in"
+    seen = timezone.now() - timedelta(seconds=seconds_ago)
+    if state:
+        IntakeStatus.objects.create(
+            queue="in", state=state, detail="at it", since=seen, seen_at=seen
+        )
+
+    answer = anonymous.get("/ready")
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    assert answer.json()["parts"]["intake"] == {"is_ready": is_well, "detail": detail}

@@ -1,8 +1,9 @@
-"""`python manage.py run`: web, worker, clock and, without a provider key, the sandbox, in one command.
+"""`python manage.py run`: web, worker, clock, intake and, without a provider key, the sandbox, at once.
 
 Decides the order of a start: what could go wrong is looked at first, then the database is brought up to
 date, then the processes start, and last the greeting is shown once the web server answers.
-`run web`, `run worker` and `run clock` become that one process, for containers and service files.
+`run web`, `run worker`, `run clock` and `run intake` become that one process, for containers and service
+files; the intake is among all of them only when a queue is named.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _serve() -> int:
 
     start.refuse_wrong_settings()
     start.require_port(settings.BATCHER_HOST, settings.PORT)
-    commands = {name: command(settings) for name, command in processes.PARTS.items()}
+    commands = processes.parts_together(settings)
     environment = _environment()
     sandbox_url = None
     if settings.IS_DEMO:
