@@ -48,8 +48,9 @@ fmt: .venv/dev.stamp ## format the code
 	@$(PY) -m ruff check --fix --quiet $(CODE) || true
 	@$(PY) -m ruff format $(CODE)
 
-docs: .venv/runtime.stamp ## write what is generated: README's table of variables
+docs: .venv/runtime.stamp ## write what is generated: README's table of variables, docs/lifecycle.md
 	@$(PY) manage.py environment --write
+	@$(PY) manage.py lifecycle --write
 
 bench: .venv/dev.stamp ## measure; see benchmarks/
 	@$(PY) -m benchmarks $(ARGS)

@@ -55,8 +55,11 @@ def collect_due(now: datetime) -> int:
 
 
 def _poll(batch: Batch, now: datetime) -> None:
-    remote = connect(batch.lane.account).retrieve(batch.provider_batch_id)
+    provider = connect(batch.lane.account)
+    remote = provider.retrieve(batch.provider_batch_id)
     note_success(batch.lane.account)
+    if batch.state == BatchState.CANCELLING and remote.status.may_be_cancelled:
+        remote = provider.cancel(batch.provider_batch_id)  # it was not heard the first time
     facts = _facts(batch, remote, now)
     if not remote.status.is_final:
         note(batch, **facts, next_attempt_at=now + interval(batch))

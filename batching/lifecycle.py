@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
-from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models, transaction
-from django.db.models.expressions import RawSQL
-from django.db.models.sql.subqueries import UpdateQuery
 from django.utils import timezone
 from django_fsm import FSMField, TransitionNotAllowed, transition
 from django_fsm_log.decorators import fsm_log_by, fsm_log_description
-from django_fsm_log.models import StateLog
+
+from batching.setmoves import LogRows, move_and_log
 
 
 class BatchState(models.TextChoices):
@@ -171,6 +169,10 @@ class BatchLifecycle(_Guarded):
     @_arrow(state, [S.DOWNLOADING], S.READY_TO_DELIVER)
     def settled(self, **log: Any) -> None:
         """Each request has its answer or its error, or went back to pending."""
+
+    @_arrow(state, [S.DOWNLOADING], S.CANCELLED)
+    def stopped(self, **log: Any) -> None:
+        """None of its requests was answered before it was cancelled."""
 
     @_arrow(state, [S.READY_TO_DELIVER], S.DELIVERING)
     def deliver(self, **log: Any) -> None:
@@ -365,11 +367,17 @@ def move_many(
     at = now or timezone.now()
     values = {"state": step.target, "state_changed_at": at, **(changes or {})}
     guarded = rows.filter(state__in=step.sources).values_list("id", "state")
-    log = _LogRows(model, step, log_text(reason, by), by.user_id, at, rows.db)
+    log = LogRows(
+        model,
+        transition=name,
+        target=step.target,
+        text=log_text(reason, by),
+        user_id=by.user_id,
+        at=at,
+        using=rows.db,
+    )
     with transaction.atomic(using=rows.db):
-        if connections[rows.db].vendor == "postgresql":
-            return _move_in_one_statement(guarded, values, log)
-        return _move_under_write_lock(guarded, values, log)
+        return move_and_log(guarded, values, log)
 
 
 def log_first_state(
@@ -387,77 +395,18 @@ def log_first_state(
     Call inside atomic, beside the insert.
     """
     state = str(cast(FSMField, model._meta.get_field("state")).default)
-    step = Arrow(name="accept", sources=(), target=state, meaning="")
-    log = _LogRows(model, step, log_text(reason, by), by.user_id, now, using)
+    log = LogRows(
+        model,
+        transition="accept",
+        target=state,
+        text=log_text(reason, by),
+        user_id=by.user_id,
+        at=now,
+        using=using,
+    )
     insert, log_params = log.insert_select(f"({table_sql})", born=True)
     with connections[using].cursor() as cursor:
         cursor.execute(insert, [*log_params, *params])
-
-
-class _LogRows:
-    """The django-fsm-log rows of one move of many."""
-
-    def __init__(
-        self,
-        model: type[models.Model],
-        step: Arrow,
-        text: str,
-        user_id: int | None,
-        at: datetime,
-        using: str,
-    ) -> None:
-        self.values = [
-            connections[using].ops.adapt_datetimefield_value(at),
-            user_id,
-            step.target,
-            step.name,
-            ContentType.objects.get_for_model(model).pk,
-            text,
-        ]
-
-    def insert_select(self, source: str, *, born: bool = False) -> tuple[str, list[Any]]:
-        """Return SQL that logs each row of ``source`` (columns id, state), and its leading params."""
-        from_state = "NULL" if born else "moved.state"
-        at, user_id, target, name, content_type, text = self.values
-        sql = (
-            f"INSERT INTO {StateLog._meta.db_table} (timestamp, by_id, source_state, state,"  # noqa: S608  # our names
-            " transition, content_type_id, object_id, description)"
-            f" SELECT %s, %s, {from_state}, %s, %s, %s, moved.id, %s FROM {source} AS moved"
-        )
-        return sql, [at, user_id, target, name, content_type, text]
-
-
-def _move_in_one_statement(rows: Any, values: Mapping[str, Any], log: _LogRows) -> int:
-    """PostgreSQL: lock, update and log in one statement; a row that moved meanwhile is skipped."""
-    select, select_params = rows.select_for_update(of=("self",)).query.sql_with_params()
-    update, update_params = _update_sql(rows, RawSQL("SELECT id FROM old", ()), values)
-    insert, log_params = log.insert_select("old")
-    sql = f"WITH old (id, state) AS MATERIALIZED ({select}), changed AS ({update}) {insert}"
-    with connections[rows.db].cursor() as cursor:
-        cursor.execute(sql, [*select_params, *update_params, *log_params])
-        return int(cursor.rowcount)
-
-
-def _move_under_write_lock(rows: Any, values: Mapping[str, Any], log: _LogRows) -> int:
-    """SQLite: the transaction holds the only write lock, so the same query finds the same rows twice."""
-    select, select_params = rows.query.sql_with_params()
-    insert, log_params = log.insert_select(f"({select})")
-    with connections[rows.db].cursor() as cursor:
-        cursor.execute(insert, [*log_params, *select_params])
-        if cursor.rowcount == 0:
-            return 0
-        ids = RawSQL(f"SELECT id FROM ({select}) AS old", select_params)  # noqa: S608, S611
-        update, update_params = _update_sql(rows, ids, values)
-        cursor.execute(update, update_params)
-        return int(cursor.rowcount)
-
-
-def _update_sql(rows: Any, ids: RawSQL, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """Return ``UPDATE … WHERE pk IN (ids)`` as Django itself would write it."""
-    query = rows.model._base_manager.using(rows.db).filter(pk__in=ids).query.chain(UpdateQuery)
-    query.add_update_values(dict(values))
-    sql, params = query.get_compiler(rows.db).as_sql()
-    return sql, list(params)
 
 
 __all__ = [

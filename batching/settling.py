@@ -227,8 +227,14 @@ def requeue_or_end(
 def finish(batch: Batch, now: datetime, *, by: Actor) -> None:
     """Every request of the batch is settled: results go out, or the batch failed as a whole."""
     counts = batch.requests.aggregate(
-        all=Count("pk"), bad=Count("pk", filter=Q(state=RequestState.FAILED))
+        all=Count("pk"),
+        bad=Count("pk", filter=Q(state=RequestState.FAILED)),
+        cancelled=Count("pk", filter=Q(state=RequestState.CANCELLED)),
     )
+    if counts["all"] and counts["cancelled"] == counts["all"]:
+        reason = "no request was answered before it was stopped"
+        move(batch, "stopped", reason=reason, by=by, now=now, next_attempt_at=None)
+        return
     if counts["all"] and counts["bad"] == counts["all"]:
         move(
             batch,

@@ -37,7 +37,13 @@ class Status(enum.StrEnum):
     def is_final(self) -> bool:
         return self in _FINAL
 
+    @property
+    def may_be_cancelled(self) -> bool:
+        """True while the provider works on it and nobody has stopped it."""
+        return self in _WORKING
 
+
+_WORKING = frozenset({Status.VALIDATING, Status.IN_PROGRESS})
 _FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.EXPIRED, Status.CANCELLED})
 
 

@@ -413,3 +413,22 @@ def test_collecting_twice_is_collecting_once(batch, requests, keys, provider):
     assert collection.collect_due(NOW + timedelta(days=1)) == 0
 
     assert Answer.objects.count() == 3
+
+
+def test_a_provider_that_did_not_hear_the_cancel_is_asked_again(batch, provider):
+    Batch.objects.update(state="cancelling", cancel_asked=True, next_attempt_at=NOW)
+    provider.say(batch.provider_batch_id, status=Status.IN_PROGRESS)
+
+    collection.poll_due(NOW)
+
+    assert provider.count("cancel") == 1
+
+
+def test_a_cancelled_batch_without_an_answer_ends_as_cancelled(batch, requests, keys, provider):
+    Batch.objects.update(cancel_asked=True)
+    rest = [not_run(key, "batch_cancelled") for key in keys]
+
+    batch = collect(provider, batch, status=Status.CANCELLED, errors=rest)
+
+    assert (batch.state, batch.next_attempt_at) == ("cancelled", None)
+    assert states_of(*requests) == ["cancelled"] * 3

@@ -1,0 +1,95 @@
+"""The SQL of moving many rows at once: one guarded update and one insert into the transition log.
+
+``lifecycle`` decides which rows may move and where to; this file knows how each database does it in a
+set, so that the log has exactly the rows that moved. Nobody else calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import connections, models
+from django.db.models.expressions import RawSQL
+from django.db.models.sql.subqueries import UpdateQuery
+from django_fsm_log.models import StateLog
+
+
+class LogRows:
+    """The django-fsm-log rows of one move of many."""
+
+    def __init__(
+        self,
+        model: type[models.Model],
+        *,
+        transition: str,
+        target: str,
+        text: str,
+        user_id: int | None,
+        at: datetime,
+        using: str,
+    ) -> None:
+        self.values = [
+            connections[using].ops.adapt_datetimefield_value(at),
+            user_id,
+            target,
+            transition,
+            ContentType.objects.get_for_model(model).pk,
+            text,
+        ]
+
+    def insert_select(self, source: str, *, born: bool = False) -> tuple[str, list[Any]]:
+        """Return SQL that logs each row of ``source`` (columns id, state), and its leading params."""
+        from_state = "NULL" if born else "moved.state"
+        at, user_id, target, name, content_type, text = self.values
+        sql = (
+            f"INSERT INTO {StateLog._meta.db_table} (timestamp, by_id, source_state, state,"  # noqa: S608  # our names
+            " transition, content_type_id, object_id, description)"
+            f" SELECT %s, %s, {from_state}, %s, %s, %s, moved.id, %s FROM {source} AS moved"
+        )
+        return sql, [at, user_id, target, name, content_type, text]
+
+
+def move_and_log(rows: Any, values: Mapping[str, Any], log: LogRows) -> int:
+    """Set ``values`` on the rows of a query of ``(id, state)``, log each, and return how many.
+
+    Call inside atomic.
+    """
+    if connections[rows.db].vendor == "postgresql":
+        return _in_one_statement(rows, values, log)
+    return _under_write_lock(rows, values, log)
+
+
+def _in_one_statement(rows: Any, values: Mapping[str, Any], log: LogRows) -> int:
+    """PostgreSQL: lock, update and log in one statement; a row that moved meanwhile is skipped."""
+    select, select_params = rows.select_for_update(of=("self",)).query.sql_with_params()
+    update, update_params = _update_sql(rows, RawSQL("SELECT id FROM old", ()), values)
+    insert, log_params = log.insert_select("old")
+    sql = f"WITH old (id, state) AS MATERIALIZED ({select}), changed AS ({update}) {insert}"
+    with connections[rows.db].cursor() as cursor:
+        cursor.execute(sql, [*select_params, *update_params, *log_params])
+        return int(cursor.rowcount)
+
+
+def _under_write_lock(rows: Any, values: Mapping[str, Any], log: LogRows) -> int:
+    """SQLite: the transaction holds the only write lock, so the same query finds the same rows twice."""
+    select, select_params = rows.query.sql_with_params()
+    insert, log_params = log.insert_select(f"({select})")
+    with connections[rows.db].cursor() as cursor:
+        cursor.execute(insert, [*log_params, *select_params])
+        if cursor.rowcount == 0:
+            return 0
+        ids = RawSQL(f"SELECT id FROM ({select}) AS old", select_params)  # noqa: S608, S611
+        update, update_params = _update_sql(rows, ids, values)
+        cursor.execute(update, update_params)
+        return int(cursor.rowcount)
+
+
+def _update_sql(rows: Any, ids: RawSQL, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """Return ``UPDATE … WHERE pk IN (ids)`` as Django itself would write it."""
+    query = rows.model._base_manager.using(rows.db).filter(pk__in=ids).query.chain(UpdateQuery)
+    query.add_update_values(dict(values))
+    sql, params = query.get_compiler(rows.db).as_sql()
+    return sql, list(params)
