@@ -31,7 +31,13 @@ def test_the_provider_is_asked_and_every_client_is_told(api, road, receiver, pro
     assert (answer.status_code, answer.json()["state"]) == (202, "cancelling")
     assert provider.stats()["calls"]["batches.cancel"] == {"200": 1}
     batch = api.only_batch()
-    assert path_of(batch)[4:] == ["processing", "cancelling", "cancelled", "downloading", "cancelled"]
+    assert path_of(batch)[4:] == [
+        "processing",
+        "cancelling",
+        "cancelled",
+        "downloading",
+        "cancelled",
+    ]
     assert set(api.states().values()) == {"cancelled"}
     came = receiver.by_id()
     assert {body["outcome"] for body in came.values()} == {"cancelled"}
