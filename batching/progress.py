@@ -5,6 +5,7 @@ Read by the API and the admin; decides nothing. Whatever waits has its reason he
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from batching.lifecycle import BatchState, RequestState
@@ -46,7 +47,7 @@ def _delivery(request: Request, now: datetime) -> str:
 
 def explain_batch(batch: Batch, now: datetime) -> str:
     """Return why a batch is where it is, its last trouble included."""
-    sentence = _BATCH.get(batch.state, lambda b: f"It is {b.state}.")(batch)
+    sentence = _BATCH[BatchState(batch.state)](batch)
     if batch.last_error and not batch.is_final:
         sentence += f" Last trouble: {batch.last_error[:300]}."
         if batch.next_attempt_at and batch.next_attempt_at > now:
@@ -75,7 +76,7 @@ def _processing(batch: Batch) -> str:
     )
 
 
-_BATCH = {
+_BATCH: dict[BatchState, Callable[[Batch], str]] = {
     BatchState.BUILDING: _building,
     BatchState.UPLOADING: lambda b: f"Its file of {b.request_count:,} requests is being uploaded.",
     BatchState.UPLOADED: lambda b: (
