@@ -36,6 +36,8 @@ _IN_FLIGHT, _IN_FLIGHT_PER_DESTINATION = 256, 32
 _CLAIMED, _CLAIMED_PER_DESTINATION = 2_000, 500
 _HELD_BYTES = 64 * 1024 * 1024
 _RECORDED_AT_ONCE, _RECORD_EVERY_S = 500, 0.25
+_PUBLISHING = 2
+"""Groups of messages that are under way to RabbitMQ, or not yet recorded, at once."""
 
 Result = TypeVar("Result")
 
@@ -50,13 +52,15 @@ class _Dispatch:
 
     def __init__(self) -> None:
         self._database = ThreadPoolExecutor(1, thread_name_prefix="dispatch-db")
-        self._brokers = ThreadPoolExecutor(4, thread_name_prefix="dispatch-amqp")
+        self._brokers = ThreadPoolExecutor(_PUBLISHING, thread_name_prefix="dispatch-amqp")
         self._destinations: dict[int, Destination] = {}
         self._held: dict[int, Claim] = {}
         self._held_bytes = 0
         self._slots: dict[int, asyncio.Semaphore] = {}
         self._all_slots = asyncio.Semaphore(_IN_FLIGHT)
-        self._ended: asyncio.Queue[Sent] = asyncio.Queue()
+        # Bounded: what was sent and not yet recorded is sent again when this process dies.
+        self._ended: asyncio.Queue[Sent] = asyncio.Queue(_RECORDED_AT_ONCE)
+        self._publishing = asyncio.Semaphore(_PUBLISHING)
         self._under_way: set[asyncio.Task[None]] = set()
         self._tries = 0
 
@@ -149,19 +153,20 @@ class _Dispatch:
             except Exception:
                 logger.exception("sending failed", extra={"result": parcel.message.id})
                 outcome = Outcome(code=Code.INTERNAL_ERROR, detail="see the log of the worker")
-        self._ended.put_nowait(Sent(parcel=parcel, outcome=outcome))
+            await self._ended.put(Sent(parcel=parcel, outcome=outcome))
 
     async def _publish(self, parcels: Sequence[Parcel]) -> None:
         messages = [self._addressed(p) for p in parcels]
         publish = partial(rabbitmq.publish, settings.RABBITMQ_URL, messages)
-        try:
-            outcomes = await asyncio.get_running_loop().run_in_executor(self._brokers, publish)
-        except Exception:
-            logger.exception("publishing failed", extra={"messages": len(messages)})
-            outcomes = [Outcome(code=Code.INTERNAL_ERROR, detail="see the log of the worker")]
-            outcomes *= len(messages)
-        for parcel, outcome in zip(parcels, outcomes, strict=True):
-            self._ended.put_nowait(Sent(parcel=parcel, outcome=outcome))
+        async with self._publishing:
+            try:
+                outcomes = await asyncio.get_running_loop().run_in_executor(self._brokers, publish)
+            except Exception:
+                logger.exception("publishing failed", extra={"messages": len(messages)})
+                outcomes = [Outcome(code=Code.INTERNAL_ERROR, detail="see the log of the worker")]
+                outcomes *= len(messages)
+            for parcel, outcome in zip(parcels, outcomes, strict=True):
+                await self._ended.put(Sent(parcel=parcel, outcome=outcome))
 
     def _addressed(self, parcel: Parcel) -> rabbitmq.Addressed:
         place = self._destinations[parcel.claim.destination_id]
