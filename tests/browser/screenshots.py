@@ -56,6 +56,8 @@ class Shot:
     path: str
     opens_first_row: bool = False
     """Take the page of the row that stands first in this list."""
+    follows: str = ""
+    """Then go where the link with these words leads."""
 
 
 SHOTS = (
@@ -65,6 +67,12 @@ SHOTS = (
         name="batch",
         path="/admin/batching/batch/?state__exact=delivered",
         opens_first_row=True,
+    ),
+    Shot(
+        name="confirm",
+        path="/admin/batching/batch/?state__exact=delivered",
+        opens_first_row=True,
+        follows="Redeliver",
     ),
     Shot(name="requests", path="/admin/batching/request/"),
     Shot(
@@ -123,6 +131,9 @@ def _take(page: Page, base: str, shot: Shot, look: Look, into: Path) -> bool:
         if not first.count():
             return False
         answer = page.goto(f"{base}{first.get_attribute('href')}")
+    if shot.follows:
+        link = page.get_by_role("link", name=shot.follows).first
+        answer = page.goto(f"{base}{link.get_attribute('href')}")
     page.wait_for_load_state("networkidle")
     # A window as tall as the page: bars that stick to its edges are then where they belong.
     tall = page.evaluate("document.documentElement.scrollHeight")
