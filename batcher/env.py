@@ -241,6 +241,18 @@ def web_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def origins(value: str) -> list[str]:
+    """Accept origins of web pages between commas: scheme, host, maybe a port, and no path."""
+    found = listed(value)
+    for origin in found:
+        parts = urlsplit(origin)
+        if parts.scheme not in {"http", "https"} or f"{parts.scheme}://{parts.netloc}" != origin:
+            raise ValueError(f"must be origins like https://app.example.com, not {origin!r}")
+        if not parts.hostname or "@" in parts.netloc or "*" in parts.netloc:
+            raise ValueError(f"must name each origin whole, not {origin!r}")
+    return found
+
+
 def fernet_problems(name: str, keys: list[str]) -> list[str]:
     """Return one line when any of `keys` is no Fernet key."""
     for key in keys:

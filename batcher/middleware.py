@@ -1,6 +1,6 @@
-"""Sessions, logins, messages and CSRF for pages only: the machine's paths go past them.
+"""Each call gets an id; sessions, logins, messages and CSRF are for pages only.
 
-Decides which paths are for machines: they carry an API key in a header or nothing, never a cookie, so
+Decides how a call is named in the audit log and in its answer (`Scenes`), and which paths are for machines: they carry an API key in a header or nothing, never a cookie, so
 they need none of this and are measured by the millisecond. Django's handler calls these classes; the
 names keep Django's own as bases, so its system checks still see what the admin needs.
 Never decides who may do what.
@@ -8,7 +8,9 @@ Never decides who may do what.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+import uuid
+from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
@@ -17,7 +19,11 @@ from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
 from django_htmx.middleware import HtmxMiddleware
 
+from batching.audit import scene
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.http import HttpRequest, HttpResponseBase
 
 MACHINE_PATHS = ("/api/", "/v1/", "/health", "/ready", "/metrics")
@@ -27,6 +33,29 @@ MACHINE_PATHS = ("/api/", "/v1/", "/health", "/ready", "/metrics")
 def is_machine_path(path: str) -> bool:
     """Say whether `path` is one that only programs call."""
     return path.startswith(MACHINE_PATHS)
+
+
+CALL_ID: Final = "X-Request-Id"
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+class Scenes:
+    """Names each call: by the client's ``X-Request-Id`` when it is a plain word, else by one of ours.
+
+    The id is answered as a header and stands in the audit log beside the address that the call came from.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Answer within the scene."""
+        given = request.headers.get(CALL_ID, "")
+        call_id = given if _GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
+        with scene(ip=request.META.get("REMOTE_ADDR") or None, call_id=call_id):
+            answer = self.get_response(request)
+        answer[CALL_ID] = call_id
+        return answer
 
 
 class _PagesOnly:

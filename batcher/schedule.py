@@ -94,6 +94,12 @@ PERIODIC: tuple[Periodic, ...] = (
         description="Closes batches with nothing left on its way.",
     ),
     Periodic(
+        name="forget_answers",
+        task="batching.tasks.forget_answers",
+        every=timedelta(minutes=10),
+        description="Drops answers that were kept a day for calls with an Idempotency-Key.",
+    ),
+    Periodic(
         name="send",
         task="delivery.tasks.send",
         every=timedelta(seconds=2),

@@ -66,6 +66,13 @@ CSRF_TRUSTED_ORIGINS = _read(
     shown="BATCHER_PUBLIC_URL",
     description="Origins (scheme://host) whose forms are trusted, between commas.",
 )
+BATCHER_CORS_ORIGINS = _read(
+    "BATCHER_CORS_ORIGINS",
+    env.origins,
+    default="",
+    shown="none",
+    description="Origins (scheme://host) whose pages may call /api and /v1 from a browser, between commas.",
+)
 
 # Secrets
 
@@ -199,6 +206,20 @@ BATCHER_SANDBOX_PORT = _read(
     default="8001",
     description="Port of the sandbox; when it is taken, a free one is used.",
 )
+BATCHER_CALLS_PER_MINUTE = _read(
+    "BATCHER_CALLS_PER_MINUTE",
+    env.whole_number(0, 10_000_000),
+    default="0",
+    shown="0 (no limit)",
+    description="Calls a minute for an API key that has no limit of its own.",
+)
+BATCHER_LINES_PER_MINUTE = _read(
+    "BATCHER_LINES_PER_MINUTE",
+    env.whole_number(0, 100_000_000),
+    default="0",
+    shown="0 (no limit)",
+    description="Requests stored a minute for an API key that has no limit of its own.",
+)
 BATCHER_LOG_LEVEL = _read(
     "BATCHER_LOG_LEVEL",
     env.one_of("DEBUG", "INFO", "WARNING", "ERROR"),
@@ -241,6 +262,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "batcher.middleware.Scenes",
     "batcher.middleware.PageSessions",
     "django.middleware.common.CommonMiddleware",
     "batcher.middleware.PageCsrf",
@@ -276,6 +298,16 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 APPEND_SLASH = False
+if BATCHER_CORS_ORIGINS:
+    INSTALLED_APPS.append("corsheaders")
+    MIDDLEWARE.insert(0, "corsheaders.middleware.CorsMiddleware")
+CORS_ALLOWED_ORIGINS = BATCHER_CORS_ORIGINS
+CORS_URLS_REGEX = r"^/(api|v1)/"
+CORS_ALLOW_HEADERS = ("authorization", "content-type", "content-encoding", "idempotency-key",
+                      "prefer", "range", "x-api-key", "x-request-id")  # fmt: skip
+CORS_EXPOSE_HEADERS = ("content-location", "idempotent-replayed", "link", "location", "ratelimit-limit",
+                       "ratelimit-remaining", "ratelimit-reset", "retry-after", "x-next-cursor",
+                       "x-request-id")  # fmt: skip
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"

@@ -61,6 +61,7 @@ NAVIGATION = [
         _page("Projects", "batching.project", "workspaces"),
         _page("API keys", "batching.apikey", "key"),
         _page("Accounts", "batching.account", "cloud"),
+        _page("Audit log", "batching.auditentry", "policy"),
         _page("Users", "auth.user", "person"),
         _page("Groups", "auth.group", "group"),
     ),

@@ -6,11 +6,15 @@ Looked up once per distinct answer in a chunk, not once per line. Called by inta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from batching.limits import BatchLimits, account_serves, batch_limits
 from batching.models import Account, Destination, Lane, Project
 from batching.models.projects import new_signing_secret, place_of
 from batching.wire import Delivery, Line
+
+if TYPE_CHECKING:
+    from batching.permits import Permit
 
 
 class Unknown(Exception):
@@ -32,14 +36,17 @@ class LaneRoom:
 class Addressing:
     """The lanes and destinations of one chunk of one project."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, permit: Permit | None = None) -> None:
         self._project = project
+        self._permit = permit
         self._lanes: dict[tuple[str, str, str], LaneRoom] = {}
         self._destinations: dict[Delivery, int | None] = {}
         self._accounts: list[Account] | None = None
 
     def lane(self, line: Line) -> LaneRoom:
-        """Return the line's lane. Raises Unknown when no account of the project takes it."""
+        """Return the line's lane. Raises Unknown when its key may not send it, or no account takes it."""
+        if self._permit is not None:
+            self._permit.check(line)
         asked = (line.account, line.model, line.url)
         if asked not in self._lanes:
             account = self._account(line)

@@ -11,6 +11,7 @@ import secrets
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.db.models import Q
 
 from batching.models import Account, ApiKey, Project
 from batching.models.projects import digest
@@ -40,7 +41,8 @@ def _first_admin() -> list[str]:
 def _first_key(project: Project) -> list[str]:
     given = settings.BATCHER_BOOTSTRAP_API_KEY
     if given:
-        if not ApiKey.objects.filter(secret_sha256=digest(given)).exists():
+        stored = Q(secret_sha256=digest(given)) | Q(previous_sha256=digest(given))
+        if not ApiKey.objects.filter(stored).exists():  # a rotated one is not made again
             ApiKey.issue(project, "bootstrap", secret=given)
         return ["API key: BATCHER_BOOTSTRAP_API_KEY."]
     if project.api_keys.exists():

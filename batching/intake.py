@@ -20,8 +20,9 @@ from batching import tokens
 from batching.addressing import Addressing, LaneRoom, Unknown
 from batching.lifecycle import Actor, log_first_state
 from batching.limits import line_bytes
-from batching.models import Project, Request, RequestBody, Submission
+from batching.models import ApiKey, Project, Request, RequestBody, Submission
 from batching.models.keys import new_request_key
+from batching.permits import Permit
 from batching.staging import BYTES, INTEGER, TEXT, TIME, sql_value, stage
 from batching.wire import Line
 
@@ -68,6 +69,7 @@ def accept(
     *,
     submission: Submission | None = None,
     scope: str = "",
+    key: ApiKey | None = None,
     by: Actor | None = None,
     now: datetime,
 ) -> list[Accepted | Rejected]:
@@ -75,16 +77,19 @@ def accept(
 
     The same custom_id with the same endpoint and body is the first request again; with another body
     it is refused as ``duplicate_custom_id``. ``scope`` is where custom_ids are unique: empty, in the
-    project; else in the client's batch of that key. One transaction: all that is accepted is stored when
+    project; else in the client's batch of that key. ``key`` is the API key that asks, or the submission's:
+    what it may not ask for is refused. One transaction: all that is accepted is stored when
     this returns. Two chunks that name the same ids in another order may collide on PostgreSQL;
     outside an open transaction that is tried again here.
     """
     by = by or Actor(name="intake")
+    key = key or (submission.api_key if submission else None)
+    permit = Permit(key) if key else None
     tries = 1 if connection.in_atomic_block else _DEADLOCK_RETRIES
     for left in range(tries - 1, -1, -1):
         try:
             with transaction.atomic():
-                return _accept(_Origin(project, submission, scope, by), lines, now)
+                return _accept(_Origin(project, submission, scope, by, permit), lines, now)
         except OperationalError as error:
             if not left or "deadlock" not in str(error):
                 raise
@@ -99,11 +104,12 @@ class _Origin:
     submission: Submission | None
     scope: str
     by: Actor
+    permit: Permit | None
 
 
 def _accept(origin: _Origin, lines: Sequence[Line], now: datetime) -> list[Accepted | Rejected]:
     answers: dict[int, Accepted | Rejected] = {}
-    addressing = Addressing(origin.project)
+    addressing = Addressing(origin.project, origin.permit)
     rows = list(_staged(lines, addressing, answers, now))
     stage("intake_line", _STAGED, rows, key="key")
     if len(answers) < len(lines):
@@ -122,11 +128,7 @@ def _staged(
     default_wait = timedelta(seconds=settings.BATCHER_MAX_WAIT_SECONDS)
     for place, line in enumerate(lines):
         try:
-            room = addressing.lane(line)
-            destination_id = addressing.destination(line)
-            size = line_bytes(line.url, line.body)
-            token_count = tokens.estimate(line.body)
-            _check_fits(room, size, token_count)
+            room, destination_id, size, token_count = _placed(line, addressing)
         except Unknown as error:
             answers[place] = Rejected(code=error.code, detail=error.detail, pointer=error.pointer)
             continue
@@ -146,6 +148,34 @@ def _staged(
             line.body,
             line.metadata,
         )
+
+
+def _placed(line: Line, addressing: Addressing) -> tuple[LaneRoom, int | None, int, int]:
+    """Return a line's lane, destination, bytes and tokens. Raises Unknown when it can't be sent."""
+    room = addressing.lane(line)
+    destination_id = addressing.destination(line)
+    size = line_bytes(line.url, line.body)
+    token_count = tokens.estimate(line.body)
+    _check_fits(room, size, token_count)
+    return room, destination_id, size, token_count
+
+
+class Check:
+    """Tells whether lines of one project would be taken, without storing them.
+
+    Lanes and destinations are made on first use all the same: they are what makes a line possible.
+    """
+
+    def __init__(self, project: Project, key: ApiKey | None = None) -> None:
+        self._addressing = Addressing(project, Permit(key) if key else None)
+
+    def problem(self, line: Line) -> Rejected | None:
+        """Return why the line would be refused; None when it would be taken."""
+        try:
+            _placed(line, self._addressing)
+        except Unknown as error:
+            return Rejected(code=error.code, detail=error.detail, pointer=error.pointer)
+        return None
 
 
 def _check_fits(room: LaneRoom, size: int, token_count: int) -> None:

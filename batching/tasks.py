@@ -9,6 +9,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from batching import closing, collection, packing, submission
+from batching.models import KeptAnswer
 from batching.ticks import ring, tick
 
 
@@ -56,3 +57,9 @@ def collect(*, rung: bool = False) -> None:
 def close(*, rung: bool = False) -> None:
     """Close batches with nothing left on its way."""
     tick("close", closing.close_due, rung=rung)
+
+
+@shared_task
+def forget_answers(*, rung: bool = False) -> None:
+    """Drop kept answers that are a day old."""
+    tick("forget_answers", KeptAnswer.objects.prune, rung=rung)

@@ -4,17 +4,20 @@ Decides which fields there are, what each may hold, and how a wrong one is worde
 upload and the RabbitMQ intake call `read_line`; the OpenAPI document is printed from `NewRequest`. Of
 `body` only what we need is looked at (`model`, no `stream`): everything else in it is the client's
 business and passes through as the bytes that came, but for line breaks between its tokens, which become
-spaces, because a provider's input file holds one request on each line.
+spaces, because a provider's input file holds one request on each line. A number that no double can hold is
+refused: a provider that reads strictly would refuse the whole file, and with it everyone's lines.
 Never touches the database: whether an account, a destination or room exists is `intake`'s question.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Set
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, Final, Literal, cast, get_args
+from typing import Annotated, Any, Final, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -145,6 +148,12 @@ class NewRequest(Struct, forbid_unknown_fields=True, frozen=True):
     account: Annotated[str, _text("/account", 100)] | None = None
 
 
+class BatchLine(NewRequest, forbid_unknown_fields=True, frozen=True):
+    """One line of a client's batch file: its result may go where the batch's results go."""
+
+    delivery_config: DeliveryConfig | None = None  # type: ignore[assignment]  # wider on purpose
+
+
 class _Body(Struct, frozen=True):
     """The part of a body that we look at."""
 
@@ -196,14 +205,34 @@ class Invalid(ValueError):
 
 
 _request = msgspec.json.Decoder(NewRequest)
+_batch_line = msgspec.json.Decoder(BatchLine)
+_delivery_config = msgspec.json.Decoder(DeliveryConfig)
 _body = msgspec.json.Decoder(_Body)
 
 
 def read_line(data: bytes) -> Line:
     """Read one request from JSON. Raises Invalid, and nothing else, whatever the bytes are."""
+    return _read(data, _request)
+
+
+def read_batch_line(data: bytes) -> Line:
+    """Read one line of a client's batch file. Raises Invalid, and nothing else."""
+    return _read(data, _batch_line)
+
+
+def read_delivery(config: bytes) -> Delivery:
+    """Read a ``delivery_config`` that stands by itself. Raises Invalid."""
+    check_encoding(config)
+    try:
+        return _delivery(_delivery_config.decode(config))
+    except (msgspec.DecodeError, RecursionError) as problem:
+        raise explain(problem, below="/delivery_config") from problem
+
+
+def _read(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Line:
     check_encoding(data)
     try:
-        sent = _request.decode(data)
+        sent = decoder.decode(data)
     except (msgspec.DecodeError, RecursionError) as problem:
         raise explain(problem) from problem
     body = bytes(sent.body)
@@ -212,7 +241,7 @@ def read_line(data: bytes) -> Line:
         url=sent.url,
         body=_on_one_line(body),
         model=_model_of(body),
-        delivery=_delivery(sent.delivery_config),
+        delivery=_delivery(sent.delivery_config) if sent.delivery_config is not None else None,
         max_wait_s=sent.max_wait_s,
         deliver_by=_in_utc(sent.deliver_by),
         priority=sent.priority or 0,
@@ -247,6 +276,9 @@ def _model_of(body: bytes) -> str:
         seen = _body.decode(body)
     except (msgspec.DecodeError, RecursionError) as problem:
         raise explain(problem, below="/body") from problem
+    if (pointer := _endless_number_in(body)) is not None:
+        detail = "a number here is too big for a double; strict readers refuse it"
+        raise Invalid(VALIDATION_ERROR, detail, f"/body{pointer}")
     if bytes(seen.stream) == b"true":
         raise Invalid(VALIDATION_ERROR, "a batch has no stream: leave `stream` out", "/body/stream")
     return seen.model
@@ -267,6 +299,28 @@ def is_deeper_than(limit: int, data: bytes) -> bool:
         if not brackets:
             return False
     return True
+
+
+# Nothing below ten to the 309th needs a closer look, and hardly any body holds more than that.
+_MAYBE_ENDLESS = re.compile(rb"[0-9]{309}|[0-9][eE]\+?0*[0-9]{3}|[0-9]{100}[0-9]*[eE.]")
+
+
+def _endless_number_in(body: bytes) -> str | None:
+    """Return the JSON pointer of a number that becomes infinite as a double; None without one."""
+    if not _MAYBE_ENDLESS.search(body) or not _MAYBE_ENDLESS.search(_STRING.sub(b"", body)):
+        return None
+    return _endless_at(json.loads(body, parse_int=float, object_pairs_hook=tuple))
+
+
+def _endless_at(value: Any) -> str | None:
+    """Walk a value of bounded depth whose objects are tuples of pairs, so that doubled names stay."""
+    if isinstance(value, float):
+        return "" if math.isinf(value) else None
+    members = value if isinstance(value, tuple) else ()
+    for name, member in enumerate(value) if isinstance(value, list) else members:
+        if (below := _endless_at(member)) is not None:
+            return f"/{str(name).replace('~', '~0').replace('/', '~1')}{below}"
+    return None
 
 
 def _in_utc(at: datetime | None) -> datetime | None:

@@ -55,6 +55,7 @@ MOVES = (
         effect="The provider is asked one question that costs nothing, with the base URL and key as saved.",
         permission="batching.change_account",
         act=check_connection,
+        calls_outside=True,
         icon="network_check",
         asks_reason=False,
     ),

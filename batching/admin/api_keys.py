@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
 from unfold.contrib.filters.admin import RelatedDropdownFilter
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextareaWidget
 
 from batching.admin import shown
 from batching.admin.moves import Move, MovesAdmin
@@ -15,6 +16,7 @@ from batching.admin.rows import ModelForm, OurAdmin
 from batching.admin.secrets import shown_once
 from batching.models import ApiKey
 from batching.models.projects import Scope, default_scopes
+from batching.permits import problem_with
 from batching.steering import Refused
 from batching.templatetags.badges import BAD, GOOD, QUIET, badge
 
@@ -27,13 +29,41 @@ if TYPE_CHECKING:
     from batching.lifecycle import Actor
 
 
+LIMITS = (
+    "allowed_models", "allowed_endpoints", "allowed_destinations", "calls_per_minute",
+    "lines_per_minute",
+)  # fmt: skip
+OVERLAP = timedelta(hours=24)
+"""How long the old secret holds after a rotation here; the command takes any time."""
+
+
 def revoke(key: ApiKey, *, by: Actor, reason: str, now: datetime) -> None:
     """Close a key for good; raises Refused when it was closed already. ``by`` and ``reason`` are logged."""
     if not key.revoke(now):
         raise Refused("invalid_state", "already revoked")
 
 
+SHOWN_ONCE = "shown_once"
+"""Attribute of a key that was rotated just now; never a column."""
+
+
+def rotate(key: ApiKey, *, by: Actor, reason: str, now: datetime) -> None:
+    """Give a key a new secret, and leave that on it to be shown; raises Refused when the key is closed."""
+    if not key.is_valid:
+        raise Refused("invalid_state", "closed already; issue a new key")
+    setattr(key, SHOWN_ONCE, key.rotate(overlap=OVERLAP, now=now))
+
+
 MOVES = (
+    Move(
+        name="rotate",
+        label="Rotate",
+        effect="The key gets a new secret, shown once. The one in use holds for 24 hours more.",
+        permission="batching.change_apikey",
+        act=rotate,
+        icon="autorenew",
+        is_for_one=True,
+    ),
     Move(
         name="revoke",
         label="Revoke",
@@ -47,8 +77,37 @@ MOVES = (
 )
 
 
+class PatternsField(forms.CharField):
+    """A list of patterns, one a line."""
+
+    widget = UnfoldAdminTextareaWidget
+
+    def __init__(self, *, help_text: str) -> None:
+        super().__init__(required=False, help_text=help_text)
+
+    def prepare_value(self, value: Any) -> str:
+        """Show a stored list as lines."""
+        return "\n".join(value) if isinstance(value, list) else value or ""
+
+    def to_python(self, value: Any) -> Any:
+        """Read lines."""
+        return [line.strip() for line in (value or "").splitlines() if line.strip()]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Compare lists."""
+        return bool((initial or []) != self.to_python(data))
+
+
 class ApiKeyForm(ModelForm[ApiKey]):
-    """A key's name, its scopes as checkboxes, and its end."""
+    """A key's name, its scopes as checkboxes, what it may ask for, and its end."""
+
+    allowed_models = PatternsField(help_text="One pattern a line (gpt-4o*); empty: every model.")
+    allowed_endpoints = PatternsField(
+        help_text="One a line (/v1/responses); empty: every endpoint."
+    )
+    allowed_destinations = PatternsField(
+        help_text="One a line: https://*.example.com (no path), queue:…, exchange:…, name:…; empty: anywhere."
+    )
 
     scopes = forms.MultipleChoiceField(
         choices=Scope.choices,
@@ -59,7 +118,15 @@ class ApiKeyForm(ModelForm[ApiKey]):
 
     class Meta:
         model = ApiKey
-        fields = ("project", "name", "scopes", "expires_at")
+        fields = ("project", "name", "scopes", "expires_at", *LIMITS)
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse patterns that could fit nothing."""
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        lists = [data.get(name) or [] for name in LIMITS[:3]]
+        if problem := problem_with(*lists):
+            self.add_error(None, problem)
+        return data
 
 
 @admin.register(ApiKey)
@@ -74,14 +141,18 @@ class ApiKeyAdmin(MovesAdmin[ApiKey], OurAdmin[ApiKey]):
     search_fields = ("name", "prefix")
     search_help_text = "Name, or the key's beginning"
     ordering = ("-pk",)
-    add_fieldsets = ((None, {"fields": ("project", "name", "scopes", "expires_at")}),)
+    add_fieldsets = (
+        (None, {"fields": ("project", "name", "scopes", "expires_at")}),
+        ("Limits", {"fields": LIMITS}),
+    )
     fieldsets = (
         (None, {"fields": ("name", "scopes", "expires_at")}),
+        ("Limits", {"fields": LIMITS}),
         ("About this key", {"fields": (
-            "project", "start", "created_at", "last_used_at", "revoked_at",
+            "project", "start", "created_at", "last_used_at", "previous_until", "revoked_at",
         )}),
     )  # fmt: skip
-    always_readonly = ("start", "created_at", "last_used_at", "revoked_at")
+    always_readonly = ("start", "created_at", "last_used_at", "previous_until", "revoked_at")
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: ApiKey | None = None
@@ -103,6 +174,7 @@ class ApiKeyAdmin(MovesAdmin[ApiKey], OurAdmin[ApiKey]):
         )
         obj.pk, obj.prefix, obj.secret_sha256 = issued.pk, issued.prefix, issued.secret_sha256
         obj._state.adding = False
+        obj.save(update_fields=LIMITS)
         request.new_secret = secret  # type: ignore[attr-defined]  # handed to response_add below
 
     def response_add(
@@ -116,6 +188,14 @@ class ApiKeyAdmin(MovesAdmin[ApiKey], OurAdmin[ApiKey]):
             secret=request.new_secret,  # type: ignore[attr-defined]  # set by save_model above
             advice="Programs send it as “Authorization: Bearer …”.",
         )
+
+    def page_after(self, request: HttpRequest, move: Move, row: ApiKey) -> HttpResponse | None:
+        """Show a rotated key's new secret, this once."""
+        secret = getattr(row, SHOWN_ONCE, None)
+        if secret is None:
+            return None
+        advice = f"The secret before it holds until {row.previous_until:%Y-%m-%d %H:%M} UTC."
+        return shown_once(request, self, row, secret=secret, advice=advice)
 
     @admin.display(description="Begins with")
     def start(self, key: ApiKey) -> str:

@@ -25,6 +25,7 @@ from django.utils import timezone
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextInputWidget
 
+from batching import audit
 from batching.admin import shown
 from batching.admin.audit import note
 from batching.admin.rows import OurAdmin, Row
@@ -60,6 +61,10 @@ class Move:
     icon: str = "play_arrow"
     is_dangerous: bool = False
     asks_reason: bool = True
+    is_for_one: bool = False
+    """Offered on a row's page only: what it answers can't be told of many."""
+    calls_outside: bool = False
+    """It asks a provider, so no transaction may be open around it."""
 
 
 @dataclass(kw_only=True)
@@ -101,8 +106,10 @@ def carry_out(
     by = Actor(name=user.get_username(), user_id=user_id)
     for row in rows:
         pk, name = row.pk, str(row)
+        action = f"{row._meta.model_name}.{move.name}"
         try:
-            move.act(row, by=by, reason=reason, now=timezone.now())
+            audit.done(move.act, row, action=action, calls_outside=move.calls_outside, by=by,
+                       reason=reason, now=timezone.now())  # fmt: skip
         except Refused as refusal:
             report.skipped[refusal.detail] += 1
         except (Stale, TransitionNotAllowed):
@@ -130,7 +137,7 @@ class MovesAdmin(OurAdmin[Row], Generic[Row]):
         return {
             move.name: (self._choice(move), move.name, move.label)
             for move in self.moves
-            if request.user.has_perm(move.permission)
+            if request.user.has_perm(move.permission) and not move.is_for_one
         }
 
     def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
@@ -180,12 +187,18 @@ class MovesAdmin(OurAdmin[Row], Generic[Row]):
         pk = row.pk
         if reason := self._confirmed_reason(request, move):
             self._tell(request, carry_out(move, [row], user=request.user, reason=reason.text))
+            if (page := self.page_after(request, move, row)) is not None:
+                return page
             is_gone = not self.model._base_manager.filter(pk=pk).exists()
             name = f"admin:{self.opts.app_label}_{self.opts.model_name}"
             return HttpResponseRedirect(
                 reverse(f"{name}_changelist") if is_gone else reverse(f"{name}_change", args=[pk])
             )
         return self._confirmation(request, move, [row], is_selection=False)
+
+    def page_after(self, request: HttpRequest, move: Move, row: Row) -> HttpResponse | None:
+        """Return what is shown after a row was moved; None: its own page."""
+        return None
 
     def _move_selected(
         self, request: HttpRequest, move: Move, rows: QuerySet[Any]

@@ -22,6 +22,8 @@ from django.views.decorators.http import require_safe
 
 from batching.admin import shown
 from batching.admin.audit import note
+from batching.audit import record
+from batching.lifecycle import Actor
 from batching.models import Answer, Request, RequestBody
 
 if TYPE_CHECKING:
@@ -93,7 +95,10 @@ def _allowed_row(request: HttpRequest, object_id: str, request_admin: RequestAdm
 
 
 def _note(request: HttpRequest, row: Request, text: str) -> None:
-    note(Request, row.pk, str(row), text, user_id=int(request.user.pk or 0))
+    user_id = int(request.user.pk or 0)
+    record("payload.view", by=Actor(name=request.user.get_username(), user_id=user_id), row=row,
+           reason=text)  # fmt: skip
+    note(Request, row.pk, str(row), text, user_id=user_id)
 
 
 def _parts(row: Request) -> list[Part]:

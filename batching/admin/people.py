@@ -9,7 +9,7 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from batching.admin.rows import ModelAdmin
+from batching.admin.rows import Audited
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -22,7 +22,7 @@ RAISING = ("is_superuser", "user_permissions")
 
 
 @admin.register(User)
-class PersonAdmin(UserAdmin, ModelAdmin[User]):  # type: ignore[type-arg]  # no parameter at run time
+class PersonAdmin(UserAdmin, Audited[User]):  # type: ignore[type-arg]  # no parameter at run time
     """Who may log in, and in which groups."""
 
     form = UserChangeForm
@@ -63,5 +63,5 @@ def _may_touch(request: HttpRequest, user: User | None) -> bool:
 
 
 @admin.register(Group)
-class RoleAdmin(GroupAdmin, ModelAdmin[Group]):
+class RoleAdmin(GroupAdmin, Audited[Group]):
     """viewer, operator and admin are made by migration; what they may do is a superuser's to change."""

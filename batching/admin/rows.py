@@ -14,6 +14,9 @@ from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.utils.functional import cached_property
 
+from batching.audit import Seen, changes, facts, record
+from batching.lifecycle import Actor
+
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin
     from django.contrib.admin.views.main import ChangeList
@@ -40,7 +43,7 @@ else:
 Row = TypeVar("Row", bound=Model)
 
 __all__ = [
-    "CappedPaginator", "MachineRows", "ModelAdmin", "ModelForm", "OurAdmin", "Row", "count_up_to",
+    "Audited", "CappedPaginator", "MachineRows", "ModelAdmin", "ModelForm", "OurAdmin", "Row", "count_up_to",
 ]  # fmt: skip
 
 MOST_COUNTED = 10_000
@@ -92,7 +95,42 @@ class OurChangeList(ChangeList):
         return list(super().get_ordering(request, queryset))
 
 
-class OurAdmin(ModelAdmin[Row], Generic[Row]):
+class Audited(ModelAdmin[Row], Generic[Row]):
+    """Records what is added, changed and deleted here, in the transaction of the form."""
+
+    def save_form(self, request: HttpRequest, form: Any, change: bool) -> Any:  # noqa: FBT001  # Django's signature
+        """Look at the row as it is before the form's values are written."""
+        if change:
+            before = self.model._base_manager.get(pk=form.instance.pk)
+            request.META["batcher.before"] = Seen.now(before)
+        return super().save_form(request, form, change)
+
+    def log_addition(self, request: HttpRequest, obj: Row, message: Any) -> Any:
+        """Record the new row."""
+        _record(request, "add", obj, after=facts(obj))
+        return super().log_addition(request, obj, message)
+
+    def log_change(self, request: HttpRequest, obj: Row, message: Any) -> Any:
+        """Record what differs."""
+        seen = request.META.pop("batcher.before", None)
+        before, after = changes(seen, Seen.now(obj)) if seen else ({}, {})
+        if before or after or seen is None:
+            _record(request, "change", obj, before=before, after=after)
+        return super().log_change(request, obj, message)
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        """Record what the rows were."""
+        for obj in queryset:
+            _record(request, "delete", obj, before=facts(obj))
+        return super().log_deletions(request, queryset)
+
+
+def _record(request: HttpRequest, verb: str, row: Model, **what: Any) -> None:
+    by = Actor(name=request.user.get_username(), user_id=int(request.user.pk or 0))
+    record(f"{row._meta.model_name}.{verb}", by=by, row=row, **what)
+
+
+class OurAdmin(Audited[Row], Generic[Row]):
     """The ground of every page: cheap lists, newest first, no select-all over pages."""
 
     show_full_result_count = False

@@ -49,7 +49,7 @@ def caller_of(request: HttpRequest, scope: Scope) -> Caller:
         key = _known.get(secret_digest, lambda: _find(secret_digest))
     except _NoSuchKey:
         raise _unauthorized("this API key is not valid") from None
-    if not key.is_valid:
+    if not key.is_valid or not key.opens_with(secret_digest, now):
         raise _unauthorized("this API key is not valid")
     if not key.allows(scope):
         raise ApiError("insufficient_scope", f"this API key lacks the scope `{scope}`")
@@ -58,8 +58,8 @@ def caller_of(request: HttpRequest, scope: Scope) -> Caller:
 
 
 def _find(secret_digest: str) -> ApiKey:
-    keys = ApiKey.objects.valid(timezone.now()).filter(secret_sha256=secret_digest)
-    key = keys.select_related("project").first()
+    now = timezone.now()
+    key = ApiKey.objects.valid(now).opened_by(secret_digest, now).select_related("project").first()
     if key is None:
         raise _NoSuchKey
     return key

@@ -13,11 +13,11 @@ from typing import Final
 
 import msgspec
 from django.db import models
-from django.db.models import Count
+from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from batching import steering
+from batching import audit, steering
 from batching.api import shapes
 from batching.api.auth import Caller
 from batching.api.errors import ApiError, Conflict, not_found
@@ -28,10 +28,11 @@ from batching.api.shapes import (
     BatchDetail,
     BatchMoved,
     BatchPage,
+    Progress,
     SubmissionDetail,
     SubmissionPage,
 )
-from batching.lifecycle import BatchState
+from batching.lifecycle import BatchState, RequestState
 from batching.models import Batch, Request, Submission
 from batching.models.projects import Scope
 from batching.progress import explain_batch
@@ -145,9 +146,23 @@ Deed = Callable[..., object]
 
 def _deed(deed: Deed, caller: Caller, batch_id: str, *, asked: str, said: str) -> HttpResponse:
     row = _to_steer(caller, batch_id)
+    action, calls_outside = _ACTIONS[deed]
     with _told_with_state(row):
-        deed(row, by=caller.actor, reason=asked, now=timezone.now())
+        audit.done(deed, row, action=action, calls_outside=calls_outside, by=caller.actor,
+                   reason=asked, now=timezone.now())  # fmt: skip
     return _moved(row, said)
+
+
+_redeliver_all = partial(redelivery.redeliver_batch, only_failed=False)
+_redeliver_failed = partial(redelivery.redeliver_batch, only_failed=True)
+_ACTIONS: Final[dict[Deed, tuple[str, bool]]] = {
+    steering.seal: ("batch.seal", False),
+    steering.cancel_batch: ("batch.cancel", True),
+    steering.restart_batch: ("batch.restart", False),
+    _redeliver_all: ("batch.redeliver", False),
+    _redeliver_failed: ("batch.redeliver_failed", False),
+}
+"""What the audit log calls each deed, and whether it asks the provider."""
 
 
 @operation(scope=Scope.OPERATE, answers=_MOVED, fails=(404, 409))
@@ -173,17 +188,15 @@ def restart_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpRe
 @operation(scope=Scope.OPERATE, answers=_MOVED, fails=(404, 409))
 def redeliver_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpResponse:
     """Deliver every result of a batch once more."""
-    deed = partial(redelivery.redeliver_batch, only_failed=False)
     asked, said = "redelivery asked for", "Redelivery triggered"
-    return _deed(deed, caller, batch_id, asked=asked, said=said)
+    return _deed(_redeliver_all, caller, batch_id, asked=asked, said=said)
 
 
 @operation(scope=Scope.OPERATE, answers=_MOVED, fails=(404, 409))
 def redeliver_failed_of_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpResponse:
     """Deliver those results of a batch once more whose delivery was given up."""
-    deed = partial(redelivery.redeliver_batch, only_failed=True)
     asked, said = "redelivery of failed ones asked for", "Redelivery triggered"
-    return _deed(deed, caller, batch_id, asked=asked, said=said)
+    return _deed(_redeliver_failed, caller, batch_id, asked=asked, said=said)
 
 
 @operation(
@@ -211,5 +224,22 @@ def show_submission(request: HttpRequest, caller: Caller, submission_id: str) ->
     row = mine.filter(key=submission_id).first() if "\0" not in submission_id else None
     if row is None:
         raise not_found("submission")
-    requests = _by_state(Request.objects.filter(submission=row))
-    return render(msgspec.json.encode(shapes.submission_detail(row, requests)))
+    requests = Request.objects.filter(submission=row)
+    detail = shapes.submission_detail(row, _by_state(requests), _progress(requests))
+    return render(msgspec.json.encode(detail))
+
+
+def _progress(rows: models.QuerySet[Request]) -> Progress:
+    """Count how far requests are, in one reading of them."""
+    is_settled, is_out = Q(settled_at__isnull=False), Q(due_at__isnull=False)
+    counted = rows.order_by().aggregate(
+        total=Count("pk"),
+        packed=Count("pk", filter=Q(batch__isnull=False) | is_settled),
+        sent=Count("pk", filter=~Q(state=RequestState.PENDING)),
+        answered=Count("pk", filter=is_settled),
+        to_deliver=Count("pk", filter=is_out),
+        delivered=Count("pk", filter=Q(delivered_at__isnull=False)),
+        failed=Count("pk", filter=is_settled & ~Q(error_code="")),
+        delivery_failed=Count("pk", filter=Q(dead_at__isnull=False)),
+    )
+    return Progress(**counted)

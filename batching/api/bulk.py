@@ -15,10 +15,11 @@ from typing import IO, Final
 
 from django.conf import settings
 from django.db import OperationalError, transaction
+from django.db.models import F
 from django.utils import timezone
 
 from batching import intake, wire
-from batching.api import reading
+from batching.api import pace, reading
 from batching.api.auth import Caller
 from batching.api.errors import ApiError, Error, Source, status_of, title_of
 from batching.api.shapes import BulkTaken, LineError
@@ -35,9 +36,12 @@ MAX_ERRORS: Final = 1_000
 class Upload:
     """One upload: its submission, and what became of its lines so far."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Caller, earlier: Submission | None = None) -> None:
         self._caller = caller
-        self._submission = Submission(project=caller.project, api_key=caller.key)
+        self._submission = earlier or Submission(project=caller.project, api_key=caller.key)
+        self._accepted = self._duplicates = self._rejected = 0
+        self._told = (0, 0, 0)
+        self._stored_chunks = 0
         self._chunk: list[tuple[int, Line]] = []
         self._chunk_errors: list[LineError] = []
         self._chunk_bytes = 0
@@ -46,17 +50,17 @@ class Upload:
     @property
     def rejected(self) -> int:
         """Lines not taken so far."""
-        return self._submission.rejected + len(self._chunk_errors)
+        return self._rejected + len(self._chunk_errors)
 
     @property
     def errors_left_out(self) -> int:
         """Errors beyond those that are told."""
-        return self._submission.rejected - len(self.errors)
+        return self._rejected - len(self.errors)
 
     @property
     def is_stored(self) -> bool:
         """True once there is something in the database that tells of this upload."""
-        return self._submission.pk is not None
+        return self._stored_chunks > 0
 
     def add(self, number: int, data: bytes | None) -> None:
         """Check a line, and store the chunk when this fills it."""
@@ -88,29 +92,41 @@ class Upload:
 
     def store_chunk(self, now: datetime) -> None:
         """Store the lines at hand, count them, and go on with an empty chunk."""
-        if not self.is_stored:
+        if self._submission._state.adding:
             self._submission.save(force_insert=True)
+        self._stored_chunks += 1
         lines = [line for _, line in self._chunk]
         answers = intake.accept(
             self._caller.project,
             lines,
             submission=self._submission,
+            key=self._caller.key,
             by=self._caller.actor,
             now=now,
         )
+        pace.charge_lines(self._caller.key, len(lines))
         for (number, _), answer in zip(self._chunk, answers, strict=True):
             if isinstance(answer, Rejected):
                 self.refuse(number, answer.code, answer.detail, answer.pointer)
             elif answer.is_new:
-                self._submission.accepted += 1
+                self._accepted += 1
             else:
-                self._submission.duplicates += 1
+                self._duplicates += 1
         self._count_errors()
-        self._submission.save(update_fields=["accepted", "duplicates", "rejected"])
+        self._add_up()
         self._chunk, self._chunk_bytes = [], 0
 
+    def _add_up(self) -> None:
+        """Add what is new to the row's counts; another upload may add to the same submission."""
+        told, self._told = self._told, (self._accepted, self._duplicates, self._rejected)
+        Submission.objects.filter(pk=self._submission.pk).update(
+            accepted=F("accepted") + self._accepted - told[0],
+            duplicates=F("duplicates") + self._duplicates - told[1],
+            rejected=F("rejected") + self._rejected - told[2],
+        )
+
     def _count_errors(self) -> None:
-        self._submission.rejected += len(self._chunk_errors)
+        self._rejected += len(self._chunk_errors)
         room = MAX_ERRORS - len(self.errors)
         self.errors += sorted(self._chunk_errors, key=lambda e: e.line)[:room]
         self._chunk_errors = []
@@ -125,9 +141,9 @@ class Upload:
         """Return what became of the upload."""
         return BulkTaken(
             submission=self._submission.key,
-            accepted=self._submission.accepted,
-            duplicates=self._submission.duplicates,
-            rejected=self._submission.rejected,
+            accepted=self._accepted,
+            duplicates=self._duplicates,
+            rejected=self._rejected,
             errors=self.errors,
             errors_left_out=self.errors_left_out,
         )

@@ -12,10 +12,10 @@ import msgspec
 from django.http import HttpRequest, HttpResponse
 
 from batching import wire
-from batching.api import reading, together
+from batching.api import pace, reading, together
 from batching.api.auth import Caller
 from batching.api.bulk import Upload, receive, receive_whole
-from batching.api.errors import ApiError, Source, failure
+from batching.api.errors import ApiError, Source, failure, not_found
 from batching.api.memory import Memory
 from batching.api.operations import (
     NDJSON,
@@ -28,7 +28,7 @@ from batching.api.operations import (
 )
 from batching.api.shapes import BulkTaken, Taken
 from batching.intake import Rejected
-from batching.models import Flag
+from batching.models import Flag, Submission
 from batching.models.projects import Scope
 
 MAINTENANCE_RETRY_S: Final = 30
@@ -65,7 +65,8 @@ def post_request(request: HttpRequest, caller: Caller) -> HttpResponse:
     `body` it is refused as `duplicate_custom_id`. Answered after the request is stored for good.
     """
     line = wire.read_line(reading.read_body(request))
-    _refuse_in_maintenance()
+    refuse_in_maintenance()
+    pace.spend_line(caller.key)
     answer = together.accept(caller, line)
     if isinstance(answer, Rejected):
         source = Source(pointer=answer.pointer)
@@ -83,9 +84,13 @@ def post_request(request: HttpRequest, caller: Caller) -> HttpResponse:
             about="true: all lines or none; with one wrong line nothing is stored and the answer is 422.",
             schema={"type": "boolean", "default": False},
         ),
+        Parameter(
+            name="submission",
+            about="Id of a submission of yours that these lines belong to as well; else they make a new one.",
+        ),
     ),
     answers={202: Answer("Read to its end; `errors` has the lines not taken.", BulkTaken)},
-    fails=(400, 413, 415, 422, 503),
+    fails=(400, 404, 413, 415, 422, 503),
 )
 def post_bulk(request: HttpRequest, caller: Caller) -> HttpResponse:
     """Send many requests as NDJSON, one a line.
@@ -95,8 +100,9 @@ def post_bulk(request: HttpRequest, caller: Caller) -> HttpResponse:
     before, and may be sent again whole, because a line sent twice is one request.
     """
     is_atomic = _flag(request, "atomic")
-    _refuse_in_maintenance()
-    upload = Upload(caller)
+    refuse_in_maintenance()
+    pace.require_lines(caller.key)
+    upload = Upload(caller, _to_continue(request, caller))
     came = reading.pieces(request, at_most=reading.MAX_UPLOAD_BYTES)
     if not is_atomic:
         receive(upload, came)
@@ -107,6 +113,18 @@ def post_bulk(request: HttpRequest, caller: Caller) -> HttpResponse:
     return render(msgspec.json.encode(upload.result()), 202)
 
 
+def _to_continue(request: HttpRequest, caller: Caller) -> Submission | None:
+    """Return the submission that an upload adds to. Raises ApiError 404."""
+    key = request.GET.get("submission")
+    if key is None:
+        return None
+    uploads = Submission.objects.filter(project=caller.project, kind=Submission.Kind.UPLOAD)
+    found = uploads.filter(key=key).first() if "\0" not in key else None
+    if found is None:
+        raise not_found("submission")
+    return found
+
+
 def _flag(request: HttpRequest, name: str) -> bool:
     given = request.GET.get(name, "false").lower()
     if given not in ("true", "1", "false", "0"):
@@ -114,7 +132,8 @@ def _flag(request: HttpRequest, name: str) -> bool:
     return given in ("true", "1")
 
 
-def _refuse_in_maintenance() -> None:
+def refuse_in_maintenance() -> None:
+    """Raise ApiError 503 while no requests are taken."""
     if _maintenance.get(Flag.MAINTENANCE, lambda: Flag.is_raised(Flag.MAINTENANCE)):
         detail = "no requests are taken for the time being; try again later"
         headers = {"Retry-After": str(MAINTENANCE_RETRY_S)}

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from batching.api import repeats
 from batching.api.errors import Errors
 from batching.api.operations import JSON, NDJSON, Answer, Body, Operation, Route
 
@@ -59,7 +60,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
         "paths": {
             template(route): {
-                method.lower(): _operation(route, operation, schemas)
+                method.lower(): _operation(route, method, operation, schemas)
                 for method, operation in route.operations.items()
             }
             for route in routes
@@ -101,7 +102,9 @@ class _Schemas:
         return self._of_type[type_]
 
 
-def _operation(route: Route, operation: Operation, schemas: _Schemas) -> dict[str, Any]:
+def _operation(
+    route: Route, method: str, operation: Operation, schemas: _Schemas
+) -> dict[str, Any]:
     needs = f"Needs the scope `{operation.scope}`." if operation.scope else "Open to all."
     shown: dict[str, Any] = {
         "operationId": operation.name,
@@ -109,8 +112,8 @@ def _operation(route: Route, operation: Operation, schemas: _Schemas) -> dict[st
         "summary": operation.summary,
         "description": f"{operation.description} {needs}".strip(),
         "security": [{"apiKey": []}] if operation.scope else [],
-        "parameters": [*_path_values(route), *_query(operation)],
-        "responses": _responses(operation, schemas),
+        "parameters": [*_path_values(route), *_query(operation), *_headers(operation, method)],
+        "responses": _responses(operation, method, schemas),
     }
     if operation.body:
         shown["requestBody"] = {"required": True, "content": _sent(operation.body, schemas)}
@@ -147,8 +150,18 @@ def _sent(body: Body, schemas: _Schemas) -> dict[str, Any]:
     return {JSON: {"schema": schemas.of(body.type), "example": example}}
 
 
-def _responses(operation: Operation, schemas: _Schemas) -> dict[str, Any]:
-    guard = (401, 403) if operation.scope else ()
+def _headers(operation: Operation, method: str) -> list[dict[str, Any]]:
+    if method != "POST" or not operation.scope:
+        return []
+    about = "Of your making: the call is done once, and a repeat within 24 hours is answered alike."
+    schema = {"type": "string", "minLength": 1, "maxLength": 255}
+    return [{"name": repeats.HEADER, "in": "header", "description": about, "schema": schema}]
+
+
+def _responses(operation: Operation, method: str, schemas: _Schemas) -> dict[str, Any]:
+    guard = (400, 401, 403, 429) if operation.scope else ()
+    if method == "POST" and operation.scope:
+        guard = (*guard, 409, 422)
     errors = {*operation.fails, *guard, 500} - set(operation.answers)
     shown = {str(status): _answer(a, schemas) for status, a in operation.answers.items()}
     for status in sorted(errors):
@@ -161,4 +174,6 @@ def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
     schema = schemas.of(answer.type) if answer.type is not None else {"type": "string"}
     if answer.media_type == JSON and answer.type is None:
         schema = {"type": "object"}
-    return {"description": answer.about, "content": {answer.media_type: {"schema": schema}}}
+    media_types = (answer.media_type, *answer.other_media_types)
+    content = {media_type: {"schema": schema} for media_type in media_types}
+    return {"description": answer.about, "content": content}

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import URLPattern, path
 
-from batching.api import errors
+from batching.api import errors, pace, repeats
 from batching.api.auth import caller_of
 from batching.api.errors import ApiError, Source
+from batching.api.squeeze import squeezed
 from batching.lifecycle import Stale
 from batching.models.projects import Scope
 from batching.steering import Refused
@@ -57,6 +58,8 @@ class Answer:
     type: Any = None
     """The type of the body; None: it is described by its media type alone."""
     media_type: str = JSON
+    other_media_types: tuple[str, ...] = ()
+    """What it may be instead, when the client asks for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +102,7 @@ def operation(
     body: Body | None = None,
     fails: tuple[int, ...] = (),
 ) -> Callable[[View], View]:
-    """Put a view behind its guard: the key's scope, and no parameter that it does not know.
+    """Put a view behind its guard: the key's scope and pace, and no parameter that it does not know.
 
     The view is called with the request, the Caller (not when ``scope`` is None: open to all), and the
     path's values.
@@ -110,11 +113,15 @@ def operation(
 
         @wraps(view)
         def guarded(request: HttpRequest, **values: str) -> HttpResponseBase:
-            given = () if scope is None else (caller_of(request, scope),)
+            caller = None if scope is None else caller_of(request, scope)
+            if caller is not None:
+                pace.spend_call(request, caller.key)
             for name in request.GET:
                 if name not in known:
                     raise wrong_parameter(name, "is not a parameter of this call")
-            return view(request, *given, **values)
+            if caller is None:
+                return view(request, **values)
+            return repeats.once(request, caller.key, partial(view, request, caller, **values))
 
         guarded.operation = Operation(  # type: ignore[attr-defined]  # read by Route
             view=view, scope=scope, answers=answers, query=query, body=body, fails=fails
@@ -157,6 +164,9 @@ class Route:
 
     def answer(self, request: HttpRequest, **values: str) -> HttpResponseBase:
         """Answer a call to this path, whatever happens."""
+        return pace.tell(request, squeezed(request, self._answer_somehow(request, values)))
+
+    def _answer_somehow(self, request: HttpRequest, values: Mapping[str, str]) -> HttpResponseBase:
         try:
             return self._answer(request, values)
         except ApiError as problem:

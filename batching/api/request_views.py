@@ -17,7 +17,7 @@ from django.utils import timezone
 from django_fsm_log.models import StateLog
 from msgspec import Raw
 
-from batching import answerline, steering
+from batching import answerline, audit, steering
 from batching.api import shapes
 from batching.api.auth import Caller
 from batching.api.errors import not_found
@@ -206,7 +206,8 @@ Deed = Callable[..., Request]
 
 def _deed(deed: Deed, caller: Caller, custom_id: str, *, asked: str, said: str) -> HttpResponse:
     row = find(caller, custom_id)
-    row = deed(row, by=caller.actor, reason=asked, now=timezone.now())
+    action = f"request.{deed.__name__.removesuffix('_request')}"
+    row = audit.done(deed, row, action=action, by=caller.actor, reason=asked, now=timezone.now())
     moved = RequestMoved(id=row.key, custom_id=row.custom_id, state=row.state, message=said)
     return render(msgspec.json.encode(moved), 202)
 

@@ -251,11 +251,31 @@ class SubmissionPage(Struct, frozen=True):
     next_cursor: str | None
 
 
+class Progress(Struct, frozen=True):
+    """How many requests of a submission have come how far; each figure but `to_deliver` only grows."""
+
+    total: int
+    packed: int
+    """In a batch, or ended."""
+    sent: int
+    """Handed to the provider, or ended before that."""
+    answered: int
+    """Ended, well or badly."""
+    failed: int
+    """Ended badly."""
+    to_deliver: int
+    """Results that are on their way to a destination."""
+    delivered: int
+    delivery_failed: int
+    """Results whose delivery was given up."""
+
+
 class SubmissionDetail(SubmissionSummary, frozen=True):
     """A submission and how far it is."""
 
     requests: dict[str, int]
     """Its requests, by state."""
+    progress: Progress
 
 
 def request_summary(row: Request) -> RequestSummary:
@@ -378,7 +398,9 @@ def submission_summary(row: Submission) -> SubmissionSummary:
     )
 
 
-def submission_detail(row: Submission, requests: Mapping[str, int]) -> SubmissionDetail:
-    """Return a submission with the count of its requests by state."""
-    summary = submission_summary(row)
-    return SubmissionDetail(**structs.asdict(summary), requests=dict(requests))
+def submission_detail(
+    row: Submission, requests: Mapping[str, int], progress: Progress
+) -> SubmissionDetail:
+    """Return a submission with the counts of its requests."""
+    summary = structs.asdict(submission_summary(row))
+    return SubmissionDetail(**summary, requests=dict(requests), progress=progress)

@@ -116,4 +116,5 @@ def _answer(posts: list[_Post]) -> None:
 
 
 def _accept(caller: Caller, lines: Sequence[Line]) -> list[Accepted | Rejected]:
-    return intake.accept(caller.project, lines, by=caller.actor, now=timezone.now())
+    now = timezone.now()
+    return intake.accept(caller.project, lines, key=caller.key, by=caller.actor, now=now)

@@ -7,21 +7,26 @@ made through ``batching.lifecycle``.
 from __future__ import annotations
 
 from batching.models.accounts import Account, Lane
+from batching.models.audit import AuditEntry
 from batching.models.batches import Batch
 from batching.models.files import ClientFile, FileUpload, UploadPart
+from batching.models.manners import Allowance, KeptAnswer
 from batching.models.operations import Flag, Pulse
 from batching.models.projects import ApiKey, Destination, Project
 from batching.models.requests import Answer, Request, RequestBody, Submission
 
 __all__ = [
     "Account",
+    "Allowance",
     "Answer",
     "ApiKey",
+    "AuditEntry",
     "Batch",
     "ClientFile",
     "Destination",
     "FileUpload",
     "Flag",
+    "KeptAnswer",
     "Lane",
     "Project",
     "Pulse",

@@ -16,6 +16,7 @@ from batching.encryption import EncryptedTextField
 from batching.models.keys import new_destination_key
 
 _ALPHABET = string.ascii_letters + string.digits
+_OURS = "bm_live_"
 _LAST_USED_STEP = timedelta(minutes=1)
 
 
@@ -57,6 +58,11 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         """The key with this secret: found by its SHA-256, so the secret itself is nowhere stored."""
         return self.filter(secret_sha256=digest(secret))
 
+    def opened_by(self, secret_sha256: str, now: datetime) -> ApiKeyQuerySet:
+        """The key that this secret's SHA-256 opens: its own, or the one before it while both hold."""
+        before = models.Q(previous_sha256=secret_sha256, previous_until__gt=now)
+        return self.filter(models.Q(secret_sha256=secret_sha256) | before)
+
 
 def digest(secret: str) -> str:
     """Return the hex SHA-256 of a key's secret (high entropy: no slow hash is needed)."""
@@ -77,12 +83,30 @@ class ApiKey(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     """Coarse: written at most once a minute."""
+    previous_sha256 = models.CharField(max_length=64, blank=True, editable=False)
+    """Of the secret before the last rotation."""
+    previous_until = models.DateTimeField(null=True, blank=True, editable=False)
+    """Until when that one opens the door as well."""
+    allowed_models = models.JSONField(default=list, blank=True)
+    """Patterns (``gpt-4o*``); empty: all. Likewise below; ``permits`` reads them."""
+    allowed_endpoints = models.JSONField(default=list, blank=True)
+    allowed_destinations = models.JSONField(default=list, blank=True)
+    calls_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    """None: the installation's default; 0: no limit. Likewise for lines."""
+    lines_per_minute = models.PositiveIntegerField(null=True, blank=True)
 
     objects = ApiKeyQuerySet.as_manager()
 
     class Meta:
         verbose_name = "API key"
-        constraints = [models.UniqueConstraint(fields=["secret_sha256"], name="apikey_secret")]
+        constraints = [
+            models.UniqueConstraint(fields=["secret_sha256"], name="apikey_secret"),
+            models.UniqueConstraint(
+                fields=["previous_sha256"],
+                name="apikey_previous_secret",
+                condition=~models.Q(previous_sha256=""),
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
@@ -101,11 +125,11 @@ class ApiKey(models.Model):
 
         ``secret`` is made when not given: ``bm_live_`` + 8 public characters + 43 of secret.
         """
-        secret = secret or f"bm_live_{_random(8)}_{_random(43)}"
+        secret = secret or _new_secret()
         key = cls.objects.create(
             project=project,
             name=name,
-            prefix=secret[:16] if secret.startswith("bm_live_") else secret[:4],
+            prefix=_beginning(secret),
             secret_sha256=digest(secret),
             scopes=sorted(scopes) if scopes is not None else default_scopes(),
             expires_at=expires_at,
@@ -123,6 +147,25 @@ class ApiKey(models.Model):
         """Tell whether the key has this scope."""
         return scope in self.scopes
 
+    def rotate(self, *, overlap: timedelta, now: datetime) -> str:
+        """Give the key a new secret and return it; the old one holds for ``overlap`` more.
+
+        A third one, still held over from an earlier rotation, is closed at once. Ours keep their public
+        beginning, so that logs go on naming the key alike.
+        """
+        secret = _new_secret(self.prefix if self.prefix.startswith(_OURS) else "")
+        self.previous_sha256, self.previous_until = self.secret_sha256, now + overlap
+        self.secret_sha256, self.prefix = digest(secret), _beginning(secret)
+        self.save(update_fields=["secret_sha256", "prefix", "previous_sha256", "previous_until"])
+        return secret
+
+    def opens_with(self, secret_sha256: str, now: datetime) -> bool:
+        """Tell whether this secret opens the door now; the key itself may still be closed."""
+        if secret_sha256 == self.secret_sha256:
+            return True
+        until = self.previous_until
+        return secret_sha256 == self.previous_sha256 and until is not None and until > now
+
     def revoke(self, now: datetime) -> bool:
         """Close the key for good; False when it was closed already."""
         if self.revoked_at is not None:
@@ -136,6 +179,14 @@ class ApiKey(models.Model):
         if self.last_used_at is None or now - self.last_used_at > _LAST_USED_STEP:
             type(self).objects.filter(pk=self.pk).update(last_used_at=now)
             self.last_used_at = now
+
+
+def _new_secret(beginning: str = "") -> str:
+    return f"{beginning or _OURS + _random(8)}_{_random(43)}"
+
+
+def _beginning(secret: str) -> str:
+    return secret[:16] if secret.startswith(_OURS) else secret[:4]
 
 
 def _random(length: int) -> str:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from batching.api import memory
+from batching.api import memory, pace
 from batching.models import Account, ApiKey, Project
 
 
@@ -55,6 +55,7 @@ def first_error(answer):
 def nothing_remembered():
     """Keep one test's keys and flags out of the next one's."""
     memory.forget_all()
+    pace.forget()
     yield
     memory.forget_all()
 

@@ -33,7 +33,7 @@ class SlowIntake:
         self.calls = []
         self._waiting_for = waiting_for
 
-    def __call__(self, project, lines, *, by, now):
+    def __call__(self, project, lines, *, key, by, now):
         names = [line.custom_id for line in lines]
         if not self.calls:
             until = threading.Event()

@@ -37,7 +37,7 @@ def to(**config):
 
 
 def test_body_is_kept_byte_for_byte():
-    body = '{"model":"m", "n":1.10,"n":1e999,"🎉":"a—漢\\u0000\\ud83d\\ude00 \u2028"}'.encode()
+    body = '{"model":"m", "n":1.10,"n":1e308,"🎉":"a—漢\\u0000\\ud83d\\ude00 \u2028"}'.encode()
 
     assert read_with_body(body).body == body
 
@@ -217,6 +217,65 @@ def test_half_surrogate_pairs_are_refused(text):
         read_with_body(b'{"model":"m","input":"%b"}' % text.encode())
 
     assert refused.value.code == "malformed_json"
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ('{"model":"m","temperature":1e999}', "/body/temperature"),
+        ('{"model":"m","a":[0,{"b/c":-1e999}]}', "/body/a/1/b~1c"),
+        ('{"model":"m","seed":' + "9" * 4301 + "}", "/body/seed"),
+        ('{"model":"m","seed":1e200000}', "/body/seed"),
+        ('{"model":"m","n":1e999,"n":1}', "/body/n"),
+        ('{"model":"m","seed":1' + "0" * 300 + ".5e10}", "/body/seed"),
+    ],
+)
+def test_numbers_that_no_double_holds_are_refused(body, pointer):
+    with pytest.raises(Invalid) as refused:
+        read_with_body(body.encode())
+
+    assert (refused.value.code, refused.value.pointer) == ("validation_error", pointer)
+
+
+@pytest.mark.parametrize("number", ["-0", "9223372036854775808", "1E+300", "1e-999", "9" * 308])
+def test_other_numbers_are_the_providers_business(number):
+    body = b'{"model":"m","text":"1e999","seed":%b}' % number.encode()
+
+    assert read_with_body(body).body == body
+
+
+@pytest.mark.parametrize("depth", [900, 5_000, 100_000])
+@pytest.mark.parametrize(("opened", "closed"), [("[", "]"), ('{"a":', "}")])
+def test_any_depth_is_refused_and_none_is_felt(depth, opened, closed):
+    body = '{"model":"m","x":' + opened * depth + "1" + closed * depth + "}"
+
+    with pytest.raises(Invalid) as refused:
+        read_with_body(body.encode())
+
+    assert refused.value.code == "nested_too_deep"
+
+
+@pytest.mark.parametrize(
+    ("custom_id", "is_taken"),
+    [
+        ("", False),
+        ("a", True),
+        ("a" * 65, True),
+        ("漢" * 512, True),
+        ("a" * 513, False),
+        ("with spaces / and 🎉", True),
+        ("a\u0000b", False),
+        ("a\nb", False),
+    ],
+)
+def test_custom_ids_are_short_text_without_control_characters(custom_id, is_taken):
+    if is_taken:
+        assert read(custom_id=custom_id).custom_id == custom_id
+        return
+    with pytest.raises(Invalid) as refused:
+        read(custom_id=custom_id)
+
+    assert refused.value.pointer == "/custom_id"
 
 
 def test_depth_of_64_is_taken_and_65_is_not():

@@ -1,4 +1,4 @@
-"""``manage.py apikey``: make, list and revoke API keys, for whoever has a shell on the host.
+"""``manage.py apikey``: make, list, rotate and revoke API keys, for whoever has a shell on the host.
 
 The admin does the same. A key's secret is printed once, when it is made, alone on standard output, so that
 a script can take it; it is stored as a hash only.
@@ -11,19 +11,27 @@ from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
 from django.utils import timezone
 
+from batching.audit import facts, record
+from batching.lifecycle import Actor
 from batching.models import ApiKey, Project
 from batching.models.projects import Scope
+from batching.permits import problem_with
+
+_BY = Actor(name="command apikey")
+_LISTS = ("model", "endpoint", "destination")
+"""What a key may be bound to: `permits` has the patterns."""
 
 
 class Command(BaseCommand):
-    """Make, list and revoke API keys."""
+    """Make, list, rotate and revoke API keys."""
 
-    help = "Make, list and revoke API keys."
+    help = "Make, list, rotate and revoke API keys."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Declare the three verbs."""
+        """Declare the verbs."""
         verbs = parser.add_subparsers(dest="verb", required=True)
         create = verbs.add_parser("create", help="make a key and print its secret, once")
         create.add_argument("name", help="what it is for, as lists show it")
@@ -35,25 +43,46 @@ class Command(BaseCommand):
             help="may be given several times; all scopes when not given",
         )
         create.add_argument("--expires-days", type=_days, help="days until it closes by itself")
+        for kind in _LISTS:
+            text = (
+                f"pattern of {kind}s that it may use; may be given several times; all without one"
+            )
+            create.add_argument(f"--{kind}", action="append", default=[], help=text)
+        for kind in ("calls", "lines"):
+            text = f"{kind} a minute; 0: no limit (default: the installation's)"
+            create.add_argument(f"--{kind}-per-minute", type=_count, help=text)
         listed = verbs.add_parser("list", help="show all keys, never their secrets")
         listed.add_argument("--project", help="name of a project; all when not given")
         revoke = verbs.add_parser("revoke", help="close a key for good")
         revoke.add_argument("prefix", help="how the key begins, as `list` shows it")
+        rotate = verbs.add_parser("rotate", help="give a key a new secret and print it, once")
+        rotate.add_argument("prefix", help="how the key begins, as `list` shows it")
+        text = "hours that the old secret holds beside the new one (default: 24)"
+        rotate.add_argument("--overlap-hours", type=_count, default=24, help=text)
 
     def handle(self, *_args: Any, **options: Any) -> None:
         """Do what the verb says."""
-        {"create": self._create, "list": self._list, "revoke": self._revoke}[options["verb"]](
-            options
-        )
+        verb = options["verb"]
+        with transaction.atomic():
+            getattr(self, f"_{verb}")(options)
 
     def _create(self, options: dict[str, Any]) -> None:
         days = options["expires_days"]
+        lists = {kind: options[kind] for kind in _LISTS}
+        if problem := problem_with(*lists.values()):
+            raise CommandError(problem)
         key, secret = ApiKey.issue(
             _project(options["project"]),
             options["name"],
             scopes=options["scope"],
             expires_at=timezone.now() + timedelta(days=days) if days else None,
         )
+        for kind, patterns in lists.items():
+            setattr(key, f"allowed_{kind}s", patterns)
+        key.calls_per_minute = options["calls_per_minute"]
+        key.lines_per_minute = options["lines_per_minute"]
+        key.save()
+        record("apikey.add", by=_BY, row=key, after=facts(key))
         scopes = ", ".join(key.scopes)
         self.stderr.write(f"Key of project {key.project.name} for {scopes}. It is shown this once:")
         self.stdout.write(secret)
@@ -70,13 +99,34 @@ class Command(BaseCommand):
             )
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        keys = list(ApiKey.objects.filter(prefix=options["prefix"], revoked_at__isnull=True)[:2])
-        if not keys:
-            raise CommandError(f"no open key begins with {options['prefix']}")
-        if len(keys) > 1:
-            raise CommandError("several open keys begin like that; revoke them in the admin")
-        keys[0].revoke(timezone.now())
-        self.stdout.write(f"Revoked {keys[0]}; it opens nothing within seconds.")
+        key = _open_key(options["prefix"])
+        key.revoke(timezone.now())
+        record("apikey.revoke", by=_BY, row=key)
+        self.stdout.write(f"Revoked {key}; it opens nothing within seconds.")
+
+    def _rotate(self, options: dict[str, Any]) -> None:
+        key, hours = _open_key(options["prefix"]), options["overlap_hours"]
+        secret = key.rotate(overlap=timedelta(hours=hours), now=timezone.now())
+        record("apikey.rotate", by=_BY, row=key, reason=f"the old secret holds for {hours} h")
+        self.stderr.write(
+            f"{key}: the old secret holds for {hours} h. The new one, shown this once:"
+        )
+        self.stdout.write(secret)
+
+
+def _open_key(prefix: str) -> ApiKey:
+    keys = list(ApiKey.objects.filter(prefix=prefix, revoked_at__isnull=True)[:2])
+    if not keys:
+        raise CommandError(f"no open key begins with {prefix}")
+    if len(keys) > 1:
+        raise CommandError("several open keys begin like that; choose in the admin")
+    return keys[0]
+
+
+def _count(value: str) -> int:
+    if not value.isascii() or not value.isdecimal() or int(value) > 100_000_000:
+        raise ArgumentTypeError("must be a whole number from 0 to 100000000")
+    return int(value)
 
 
 def _days(value: str) -> int:
