@@ -52,7 +52,7 @@ class Run:
     def children(self) -> dict[str, int]:
         """Return the pid of each child by what its command line holds."""
         listed = subprocess.run(
-            ["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
+            ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(self.process.pid)],
             capture_output=True,
             text=True,
             check=False,
