@@ -123,5 +123,5 @@ def served(
 
 def children(pid: int) -> str:
     """Return the command lines of a process's children."""
-    command = ["ps", "-o", "args=", "--ppid", str(pid)]
+    command = ["ps", "-ww", "-o", "args=", "--ppid", str(pid)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
