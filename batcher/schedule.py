@@ -94,6 +94,25 @@ PERIODIC: tuple[Periodic, ...] = (
         description="Closes batches with nothing left on its way.",
     ),
     Periodic(
+        name="read",
+        task="batching.tasks.read",
+        every=timedelta(seconds=2),
+        queue=WorkQueue.UPLOADS,
+        description="Reads the files of clients' batches (/v1/batches) and stores their requests.",
+    ),
+    Periodic(
+        name="watch",
+        task="batching.tasks.watch",
+        every=timedelta(seconds=5),
+        description="Ends clients' batches whose last request has ended, and stops cancelled ones.",
+    ),
+    Periodic(
+        name="tidy",
+        task="batching.tasks.tidy",
+        every=timedelta(minutes=5),
+        description="Removes clients' files whose time is over.",
+    ),
+    Periodic(
         name="forget_answers",
         task="batching.tasks.forget_answers",
         every=timedelta(minutes=10),
@@ -109,6 +128,7 @@ PERIODIC: tuple[Periodic, ...] = (
 )
 
 ROUTES: tuple[tuple[str, WorkQueue], ...] = (
+    ("batching.tasks.read", WorkQueue.UPLOADS),
     ("batching.tasks.upload", WorkQueue.UPLOADS),
     ("batching.tasks.submit", WorkQueue.UPLOADS),
     ("batching.tasks.adopt", WorkQueue.UPLOADS),

@@ -10,4 +10,5 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
     path("", include("batching.api.urls")),
+    path("", include("batching.api.openai.urls")),
 ]

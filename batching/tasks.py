@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from batching import closing, collection, packing, submission
+from batching import clientbatch, clientfiles, closing, collection, packing, submission
 from batching.models import KeptAnswer
 from batching.ticks import ring, tick
 
@@ -57,6 +57,25 @@ def collect(*, rung: bool = False) -> None:
 def close(*, rung: bool = False) -> None:
     """Close batches with nothing left on its way."""
     tick("close", closing.close_due, rung=rung)
+
+
+@shared_task
+def read(*, rung: bool = False) -> None:
+    """Read the files of clients' batches."""
+    if tick("read", clientbatch.read_due, rung=rung):
+        ring("batching.tasks.pack")
+
+
+@shared_task
+def watch(*, rung: bool = False) -> None:
+    """End clients' batches whose last request has ended."""
+    tick("watch", clientbatch.watch_due, rung=rung)
+
+
+@shared_task
+def tidy(*, rung: bool = False) -> None:
+    """Remove clients' files whose time is over."""
+    tick("tidy", clientfiles.sweep, rung=rung)
 
 
 @shared_task

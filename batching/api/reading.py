@@ -52,6 +52,16 @@ def pieces(request: HttpRequest, *, at_most: int) -> Iterator[bytes]:
         yield piece
 
 
+def form_pieces(request: HttpRequest, *, at_most: int) -> Iterator[bytes]:
+    """Yield a form's body piece by piece, as it is sent. Raises ApiError 413 past ``at_most`` bytes."""
+    seen = 0
+    for piece in _as_sent(request):
+        seen += len(piece)
+        if seen > at_most:
+            raise too_large(at_most)
+        yield piece
+
+
 def lines(source: Iterator[bytes], *, longest: int) -> Iterator[tuple[int, bytes | None]]:
     r"""Yield (1-based number, line) of each line that is not blank; None stands for an over-long one.
 
