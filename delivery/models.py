@@ -1,11 +1,11 @@
-"""Attempts: every try at delivering a result, whatever came of it. And the intake's own rows."""
+"""Attempts at delivery, the rows of the RabbitMQ intake, and the leases of clients that pull."""
 
 from __future__ import annotations
 
 from django.db import models
 from django.utils import timezone
 
-from batching.models import Destination, Request
+from batching.models import Destination, Project, Request
 from delivery.outcome import Code
 
 
@@ -106,3 +106,52 @@ class IntakeStatus(models.Model):
 
     def __str__(self) -> str:
         return f"{self.queue}: {self.state}"
+
+
+class PullGroup(models.Model):
+    """Consumers of a project that share its results among them; each group gets every result.
+
+    The cursor is how far results were leased: everything behind it has a lease or is done with.
+    """
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="+", db_index=False)
+    name = models.CharField(max_length=100)
+    created_at = models.DateTimeField(default=timezone.now)
+    settled_at = models.DateTimeField(null=True, blank=True)
+    """Of the last result leased; None: none was."""
+    request_id = models.BigIntegerField(default=0)
+    """Row id of the last result leased; no foreign key, for a cursor outlives its row."""
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="pullgroup_name"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Lease(models.Model):
+    """A result that a group has in hand: leased until some time, or to be leased again. Gone when it is done."""
+
+    group = models.ForeignKey(PullGroup, models.CASCADE, related_name="leases", db_index=False)
+    request = models.ForeignKey(Request, models.CASCADE, related_name="+")
+    attempt = models.PositiveSmallIntegerField()
+    """Of the request: one that was retried is another result."""
+    token = models.CharField(max_length=40)
+    """Of the call that leased it last: the fence for whoever had it before."""
+    free_at = models.DateTimeField()
+    """When it may be leased again."""
+    leased_count = models.PositiveIntegerField(default=1)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["group", "request"], name="lease_request"),
+        ]
+        indexes = [
+            # What may be leased again, longest free first.
+            models.Index(fields=["group", "free_at"], name="lease_free"),
+        ]
+
+    def __str__(self) -> str:
+        return f"lease {self.token} of request {self.request_id}"

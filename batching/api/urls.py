@@ -14,8 +14,10 @@ from batching.api import batch_views as batches
 from batching.api import docs_views as docs
 from batching.api import health_views as health
 from batching.api import intake_views as intake
+from batching.api import lease_views as leases
 from batching.api import request_views as requests
 from batching.api import results_views as results
+from batching.api import submission_results_views as submission_results
 from batching.api.errors import not_found
 from batching.api.operations import Route
 
@@ -54,7 +56,14 @@ ROUTES = (
     Route(f"{_BATCH}/redeliver-failed", POST=batches.redeliver_failed_of_batch),
     Route("api/submissions", GET=batches.list_submissions),
     Route("api/submissions/<str:submission_id>", GET=batches.show_submission),
+    Route(
+        "api/submissions/<str:submission_id>/results",
+        GET=submission_results.submission_results,
+    ),
     Route("api/results", GET=results.pull_results),
+    Route("api/results/lease", POST=leases.lease_results),
+    Route("api/results/ack", POST=leases.acknowledge_results),
+    Route("api/results/nack", POST=leases.give_back_results),
     Route("api/openapi.json", GET=docs.openapi_document),
     Route("api/docs", GET=docs.docs_page),
     Route("health", GET=health.health),

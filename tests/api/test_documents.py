@@ -93,8 +93,8 @@ def test_examples_can_be_sent(api):
             answer = api.post(
                 f"/{route.path}", operation.body.example.encode(), operation.body.media_type
             )
-            assert answer.status_code == 202, answer.content
-            assert answer.json().get("rejected", 0) == 0
+            assert answer.status_code in operation.answers, answer.getvalue()
+            assert json.loads(answer.getvalue()).get("rejected", 0) == 0
 
 
 def test_answers_have_the_types_that_are_written(api):

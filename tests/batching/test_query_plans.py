@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from batching import closing, packing
 from batching.models import Batch, Destination, Request
 from delivery import due
+from delivery.results import settled_after
 from tests.batching.rows import NOW, a_batch, a_destination, a_lane, a_project
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -115,6 +116,12 @@ QUERIES = {
     ),
     "results-to-pull": (
         lambda _: project_requests().filter(settled_at__gt=NOW).order_by("settled_at", "pk")[:50],
+        "request_settled",
+    ),
+    "results-to-lease": (
+        lambda _: settled_after(
+            a_project(), (NOW + timedelta(hours=1), middle()), now=NOW + timedelta(days=1)
+        ).filter(destination__isnull=True)[:50],
         "request_settled",
     ),
     "one-by-custom-id": (
