@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -119,4 +120,5 @@ def test_ready_tells_of_the_intake_and_needs_it_not(
     answer = anonymous.get("/ready")
 
     assert (answer.status_code, answer.json()["status"]) == (200, "ready")
-    assert answer.json()["parts"]["intake"] == {"is_ready": is_well, "detail": detail}
+    part = answer.json()["parts"]["intake"]
+    assert (part["is_ready"], re.sub(r"\b30[0-9] s", "300 s", part["detail"])) == (is_well, detail)
