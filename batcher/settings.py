@@ -66,6 +66,18 @@ CSRF_TRUSTED_ORIGINS = _read(
     shown="BATCHER_PUBLIC_URL",
     description="Origins (scheme://host) whose forms are trusted, between commas.",
 )
+BATCHER_URL = _read(
+    "BATCHER_URL",
+    env.web_url,
+    default=f"http://127.0.0.1:{PORT}",
+    shown="this computer, on PORT",
+    description="Server that `manage.py submit`, `status` and `results` speak to.",
+)
+BATCHER_API_KEY = _secret(
+    "BATCHER_API_KEY",
+    env.text,
+    description="API key that `manage.py submit`, `status` and `results` send.",
+)
 BATCHER_CORS_ORIGINS = _read(
     "BATCHER_CORS_ORIGINS",
     env.origins,
