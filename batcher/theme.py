@@ -24,13 +24,15 @@ def _may(permission: str) -> Callable[[HttpRequest], bool]:
     return lambda request: request.user.has_perm(permission)
 
 
-def _page(title: str, model: str, icon: str) -> dict[str, Any]:
+def _page(title: str, model: str, icon: str, *, seen_like: str = "") -> dict[str, Any]:
+    """Return one entry; ``seen_like`` is the model whose viewers see it, when not its own."""
     app, name = model.split(".")
+    seen_app, seen_name = (seen_like or model).split(".")
     return {
         "title": title,
         "icon": icon,
         "link": reverse_lazy(f"admin:{app}_{name}_changelist"),
-        "permission": _may(f"{app}.view_{name}"),
+        "permission": _may(f"{seen_app}.view_{seen_name}"),
     }
 
 
@@ -49,6 +51,7 @@ NAVIGATION = [
         _page("Batches", "batching.batch", "stacks"),
         _page("Requests", "batching.request", "chat_bubble"),
         _page("Submissions", "batching.submission", "upload_file"),
+        _page("Files", "batching.clientfile", "description", seen_like="batching.submission"),
         _page("Lanes", "batching.lane", "alt_route"),
     ),
     _group(

@@ -359,6 +359,7 @@ def counts(batches: list[Submission]) -> dict[int, Counts]:
     )
     found = {pk: (good, bad) for pk, good, bad in tallies}
     for pk, batch in running.items():
-        good, bad = found.get(pk, (0, 0))
-        ended[pk] = Counts(total=batch.accepted, completed=good, failed=bad)
+        is_read = batch.in_progress_at or batch.cancelling_at  # before that, it counts nothing
+        good, bad = found.get(pk, (0, 0)) if is_read else (0, 0)
+        ended[pk] = Counts(total=batch.accepted or good + bad, completed=good, failed=bad)
     return ended

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from django.contrib import admin
 from django.db.models import Q
-from unfold.contrib.filters.admin import RelatedDropdownFilter
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
 
 from batching.admin import searching, shown
 from batching.admin.rows import MachineRows
@@ -22,15 +22,25 @@ if TYPE_CHECKING:
 class SubmissionAdmin(MachineRows[Submission]):
     """Made at intake."""
 
-    list_display = ("key", "project", "accepted", "duplicates", "rejected", "age", "its_requests")
+    list_display = (
+        "key", "kind", "project", "accepted", "duplicates", "rejected", "age", "its_requests",
+    )  # fmt: skip
     list_display_links = ("key",)
     list_select_related = ("project",)
-    list_filter = (("project", RelatedDropdownFilter),)
+    list_filter = (("project", RelatedDropdownFilter), ("kind", ChoicesDropdownFilter))
     search_fields = ("key",)
     search_help_text = "Key (sub_…)"
-    fields = (
-        "key", "project", "api_key", "created_at", "finished_at", "accepted", "duplicates", "rejected",
-        "its_requests",
+    fieldsets = (
+        ("Submission", {"fields": (
+            ("key", "kind"), ("project", "api_key"), ("created_at", "finished_at"),
+            ("accepted", "duplicates", "rejected"), "its_requests",
+        )}),
+        ("Client's batch", {"fields": (
+            ("endpoint", "input_file"), ("completion_window", "expires_at"), "metadata",
+            ("in_progress_at", "finalizing_at", "completed_at"),
+            ("cancelling_at", "cancelled_at", "failed_at"), ("completed_count", "failed_count"),
+            "line_errors", ("next_attempt_at", "last_error"),
+        )}),
     )  # fmt: skip
 
     def get_search_results(

@@ -11,11 +11,12 @@ import openai
 import pytest
 import requests
 from django.conf import settings
+from django.contrib.auth.models import Group, Permission, User
 from django.utils import timezone
 
 from batching import clientfiles
 from batching.api.openai.urls import ROUTES
-from batching.models import ClientFile, Lane, UploadPart
+from batching.models import ClientFile, Lane, Submission, UploadPart
 from tests.front_door.conftest import line
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -306,3 +307,21 @@ def test_every_path_of_the_door_has_a_guard():
     for route in ROUTES:
         for method, operation in route.operations.items():
             assert operation.scope, f"{method} {route.path}"
+
+
+def test_an_operator_sees_files_and_batches_but_not_their_content(door, finish, client):
+    batch = finish(door.create(line("a", "A secret prompt")))
+    viewer = User.objects.create_user("viewer", password="x", is_staff=True)
+    viewer.groups.add(Group.objects.get_or_create(name="viewer")[0])
+    viewer.user_permissions.add(Permission.objects.get(codename="view_submission"))
+    client.force_login(viewer)
+
+    files = client.get("/admin/batching/clientfile/").content.decode()
+    row = ClientFile.objects.get(key=batch.input_file_id)
+    file = client.get(f"/admin/batching/clientfile/{row.pk}/change/").content.decode()
+    shown = client.get(f"/admin/batching/submission/{Submission.objects.get().pk}/change/")
+
+    assert batch.input_file_id in files
+    assert batch.output_file_id in files
+    assert (row.sha256 in file, "secret" in file) == (True, False)
+    assert shown.status_code == 200
