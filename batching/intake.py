@@ -230,12 +230,18 @@ def _insert(origin: _Origin, now: datetime) -> None:
 
 
 def _matched(origin: _Origin, lines: Sequence[Line]) -> dict[int, Accepted | Rejected]:
-    """Return, for each staged line, the request that now holds its custom_id."""
+    """Return, for each staged line, the request that now holds its custom_id.
+
+    Looked up line by line in the unique index: as a join, right after a bulk load, the planner
+    believes that the project has no request yet and compares each with each.
+    """
+    request = Request._meta.db_table
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT s.place, r.key, r.state, r.key = s.key, r.fingerprint = s.fingerprint"  # noqa: S608
-            f" FROM intake_line s JOIN {Request._meta.db_table} r"
-            " ON r.project_id = %s AND r.custom_id = s.custom_id AND r.scope = %s",
+            "SELECT f.place, r.key, r.state, r.key = f.key, r.fingerprint = f.fingerprint FROM"  # noqa: S608
+            f" (SELECT s.place, s.key, s.fingerprint, (SELECT id FROM {request} WHERE project_id = %s"
+            " AND scope = %s AND custom_id = s.custom_id) AS request_id FROM intake_line s) f"
+            f" JOIN {request} r ON r.id = f.request_id",
             [origin.project.pk, origin.scope],
         )
         rows = cursor.fetchall()
