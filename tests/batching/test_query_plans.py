@@ -16,7 +16,7 @@ from tests.batching.rows import NOW, a_batch, a_destination, a_lane, a_project
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
-LANES, ROWS = 3, 6_000
+LANES, BATCHES, ROWS = 3, 3_000, 6_000
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def seeded():
     project, lanes = a_project(), [a_lane(f"model-{n}") for n in range(LANES)]
     places = [a_destination() for _ in range(4)]
     batches = Batch.objects.bulk_create(
-        Batch(lane=lanes[n % LANES], state="delivered", next_attempt_at=None) for n in range(300)
+        Batch(lane=lanes[n % LANES], state="delivered", next_attempt_at=None) for n in range(BATCHES)
     )
     Request.objects.bulk_create(
         Request(
