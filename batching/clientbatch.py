@@ -12,21 +12,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 from django.conf import settings
 from django.db import models, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, Sum
+from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
-from batching import clientfiles, clientlines, endings, intake, resultfile, steering, wire
+from batching import (
+    clientfiles,
+    clientlines,
+    clientprogress,
+    endings,
+    intake,
+    resultfile,
+    steering,
+    wire,
+)
 from batching.clientlines import Defaults, LineError
 from batching.intake import Rejected
-from batching.lifecycle import BAD_ENDS, Actor, BatchState, RequestState
-from batching.models import Answer, Batch, ClientFile, Request, Submission
+from batching.lifecycle import Actor, BatchState, RequestState
+from batching.models import Batch, ClientFile, Request, Submission
 from batching.steering import Refused
 from batching.wire import Line
 
@@ -48,15 +56,6 @@ _HELD = (
 
 class _Lost(Exception):
     """The batch was cancelled, or someone else has it: what is under way is dropped."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """How many requests a client's batch has, and how many have ended well and badly."""
-
-    total: int = 0
-    completed: int = 0
-    failed: int = 0
 
 
 def read_due(now: datetime) -> int:
@@ -257,7 +256,7 @@ def _finish(batch: Submission) -> None:
     """Write down what became of a batch: its counts, its tokens, and how long its files are."""
     if batch.finalizing_at is None:
         _note(batch, finalizing_at=timezone.now())
-    counted = counts([batch])[batch.pk]
+    counted = clientprogress.counts([batch])[batch.pk]
     sizes = {side: _measure(batch, side) for side in ClientFile.Side.values}
     now = timezone.now()
     with transaction.atomic():
@@ -268,14 +267,14 @@ def _finish(batch: Submission) -> None:
             accepted=counted.completed + counted.failed,
             completed_count=counted.completed,
             failed_count=counted.failed,
-            **_usage(batch),
+            **clientprogress.usage(batch),
             next_attempt_at=None,
         )
         kept = batch.output_expires_after_s
         expires_at = now + (timedelta(seconds=kept) if kept else _OUTPUT_KEPT)
         for side, size in sizes.items():
             if size:
-                file = output_file(batch, side)
+                file = clientprogress.output_file(batch, side)
                 ClientFile.objects.filter(pk=file.pk).update(
                     size_bytes=size, created_at=now, expires_at=expires_at
                 )
@@ -289,77 +288,3 @@ def _measure(batch: Submission, side: str) -> int:
         if number % _CHUNK_LINES == 0:
             _renew(batch)
     return size
-
-
-def _usage(batch: Submission) -> dict[str, int | None]:
-    answers = Answer.objects.filter(
-        request__submission=batch,
-        request__state__in=resultfile.GOOD_ENDS,
-        attempt=F("request__attempt"),
-    )
-    names = ("input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens")
-    found: dict[str, int | None] = answers.aggregate(**{name: Sum(name) for name in names})
-    return found
-
-
-def output_file(batch: Submission, side: str) -> ClientFile:
-    """Return the file of that side of a client's batch; made when it is first asked for."""
-    file, _ = ClientFile.objects.get_or_create(
-        submission=batch,
-        side=side,
-        defaults={
-            "project_id": batch.project_id,
-            "purpose": "batch_output",
-            "filename": f"batch_{batch.key.removeprefix('sub_')}_{side}.jsonl",
-        },
-    )
-    return file
-
-
-def files(batches: list[Submission], counted: dict[int, Counts]) -> dict[int, dict[str, str]]:
-    """Return the keys of the files that have something in them, by batch and side.
-
-    While a batch runs, its file is made when there is first something to read in it.
-    """
-    for batch in batches:
-        if not batch.is_final and counted[batch.pk].completed:
-            output_file(batch, ClientFile.Side.OUTPUT)
-        if not batch.is_final and counted[batch.pk].failed:
-            output_file(batch, ClientFile.Side.ERRORS)
-    there = ClientFile.objects.there(timezone.now()).filter(submission__in=batches)
-    found: dict[int, dict[str, str]] = {}
-    for pk, side, key in there.values_list("submission_id", "side", "key"):
-        found.setdefault(pk or 0, {})[side] = key
-    return found
-
-
-def counts(batches: list[Submission]) -> dict[int, Counts]:
-    """Return the counts of client batches by their primary key: one query for all that still run."""
-    ended = {
-        batch.pk: Counts(
-            total=batch.accepted,
-            completed=batch.completed_count or 0,
-            failed=batch.failed_count or 0,
-        )
-        for batch in batches
-        if batch.is_final
-    }
-    running = {batch.pk: batch for batch in batches if batch.pk not in ended}
-    if not running:
-        return ended
-    tallies = (
-        Request.objects.filter(submission__in=running)
-        .order_by()
-        .values("submission_id")
-        .annotate(
-            good=Count("pk", filter=Q(state__in=resultfile.GOOD_ENDS)),
-            bad=Count("pk", filter=Q(state__in=BAD_ENDS)),
-        )
-        .values_list("submission_id", "good", "bad")
-    )
-    found = {pk: (good, bad) for pk, good, bad in tallies}
-    for pk, batch in running.items():
-        is_read = batch.in_progress_at or batch.cancelling_at  # before that, it counts nothing
-        good, bad = found.get(pk, (0, 0)) if is_read else (0, 0)
-        ended[pk] = Counts(total=batch.accepted or good + bad, completed=good, failed=bad)
-    return ended

@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from msgspec import Meta, Raw, Struct
 
-from batching import clientbatch, wire
+from batching import clientbatch, clientprogress, wire
 from batching.api.auth import Caller
 from batching.api.intake_views import refuse_in_maintenance
 from batching.api.openai.door import Problem, listed, read_body, wrong_value
@@ -153,7 +153,7 @@ def cancel_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpRes
     try:
         clientbatch.cancel(row, timezone.now())
     except Refused as refused:
-        status = status_of(row, clientbatch.counts([row])[row.pk])
+        status = status_of(row, clientprogress.counts([row])[row.pk])
         raise Problem(400, f"Cannot cancel a batch with status '{status}'.") from refused
     return _shown(row)
 
@@ -172,6 +172,6 @@ def _shown(row: Submission) -> HttpResponse:
 
 
 def _objects(rows: list[Submission]) -> list[BatchObject]:
-    counts = clientbatch.counts(rows)
-    files = clientbatch.files(rows, counts)
+    counts = clientprogress.counts(rows)
+    files = clientprogress.files(rows, counts)
     return [batch_object(row, counts[row.pk], files.get(row.pk, {})) for row in rows]

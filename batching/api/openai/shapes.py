@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from batching.api.openai.door import unix
-from batching.clientbatch import Counts
+from batching.clientprogress import Counts
 from batching.models import ClientFile, FileUpload, Lane, Submission, UploadPart
 
 _OURS: Final = "sub_"
