@@ -132,7 +132,7 @@ def _take(page: Page, base: str, shot: Shot, look: Look, into: Path) -> bool:
             return False
         answer = page.goto(f"{base}{first.get_attribute('href')}")
     if shot.follows:
-        link = page.get_by_role("link", name=shot.follows).first
+        link = page.locator("a").filter(has_text=shot.follows).first  # in a menu when narrow
         answer = page.goto(f"{base}{link.get_attribute('href')}")
     page.wait_for_load_state("networkidle")
     # A window as tall as the page: bars that stick to its edges are then where they belong.
