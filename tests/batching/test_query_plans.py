@@ -32,7 +32,8 @@ def seeded():
     project, lanes = a_project(), [a_lane(f"model-{n}") for n in range(LANES)]
     places = [a_destination() for _ in range(4)]
     batches = Batch.objects.bulk_create(
-        Batch(lane=lanes[n % LANES], state="delivered", next_attempt_at=None) for n in range(BATCHES)
+        Batch(lane=lanes[n % LANES], state="delivered", next_attempt_at=None)
+        for n in range(BATCHES)
     )
     Request.objects.bulk_create(
         Request(
