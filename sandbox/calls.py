@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 from aiohttp import web
 
-from sandbox.errors import INVALID, error_body
+from sandbox.errors import INVALID, ApiError
 from sandbox.faults import (
     CallRule,
     DropConnection,
@@ -22,6 +22,7 @@ from sandbox.faults import (
     TokenLimitAtCreation,
     TruncateDownload,
 )
+from sandbox.replies import refuse
 from sandbox.rules import Subject
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -44,7 +45,7 @@ async def strike(
         await handler(request)
     if isinstance(fault, DropConnection):
         return _drop(request)
-    return _refusal(fault)
+    return _refusal(fault, request)
 
 
 def call_subject(route: str, body: bytes | None, batch: Mapping[str, object] | None) -> Subject:
@@ -72,7 +73,7 @@ def _retry_after(seconds: float | None) -> dict[str, str]:
     return {"retry-after": f"{seconds:g}", "retry-after-ms": f"{seconds * 1000:g}"}
 
 
-def _refusal(fault: CallRule) -> web.Response:
+def _refusal(fault: CallRule, request: web.Request) -> web.Response:
     if isinstance(fault, RateLimit):
         fault = HttpError(
             status=429,
@@ -90,10 +91,10 @@ def _refusal(fault: CallRule) -> web.Response:
         )
     if not isinstance(fault, HttpError):
         raise TypeError(f"no reply is known for {fault}")
-    return _http_error(fault)
+    return _http_error(fault, request)
 
 
-def _http_error(fault: HttpError) -> web.Response:
+def _http_error(fault: HttpError, request: web.Request) -> web.Response:
     headers = _retry_after(fault.retry_after_s)
     if fault.style == "html":
         text = _HTML.format(status=fault.status)
@@ -107,13 +108,10 @@ def _http_error(fault: HttpError) -> web.Response:
         return web.Response(
             status=fault.status, body=broken, content_type="application/json", headers=headers
         )
-    body = error_body(fault.message, kind=fault.error_type, param=fault.param, code=fault.code)
-    return web.Response(
-        status=fault.status,
-        body=msgspec.json.encode(body),
-        content_type="application/json",
-        headers=headers,
+    error = ApiError(
+        fault.status, fault.message, kind=fault.error_type, param=fault.param, code=fault.code
     )
+    return refuse(request, error, headers=headers)
 
 
 async def _hang(fault: Hang, request: web.Request, handler: Handler) -> web.StreamResponse:

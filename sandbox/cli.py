@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m sandbox", description="A stand-in for OpenAI's Batch API."
+        prog="python -m sandbox",
+        description="A stand-in for the batch APIs of OpenAI and Anthropic.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8001, help="port; 0 takes a free one")

@@ -13,7 +13,6 @@ import msgspec
 from aiohttp import web
 
 from sandbox import scenario
-from sandbox.batches import find
 from sandbox.checks import json_body
 from sandbox.engine import Engine
 from sandbox.errors import ApiError, invalid_type
@@ -21,7 +20,7 @@ from sandbox.lines import LineRefusedError, numbered_lines, parse
 from sandbox.objects import Batch
 from sandbox.replies import ENGINE, reply
 from sandbox.scenario import Scenario, ScenarioError
-from sandbox.store import Store
+from sandbox.store import REQUESTS, Store
 
 FIRST_SCENARIO = web.AppKey("first_scenario", Scenario)
 _CALM = Scenario()
@@ -102,7 +101,8 @@ async def stats(request: web.Request) -> web.Response:
 
 async def lines(request: web.Request) -> web.StreamResponse:
     """``GET /sandbox/batches/{id}/lines``: NDJSON, the input's lines and what became of them."""
-    store, batch = request.app[ENGINE].store, find(request)
+    store = request.app[ENGINE].store
+    batch = _find(store, request.match_info["batch_id"])
     path = store.path(batch.input_file_id)
     if not path.exists():
         raise ApiError(404, f"The bytes of '{batch.input_file_id}' are gone.")
@@ -112,6 +112,13 @@ async def lines(request: web.Request) -> web.StreamResponse:
         await response.write(msgspec.json.encode(_line(store, batch, number, raw)) + b"\n")
     await response.write_eof()
     return response
+
+
+def _find(store: Store, batch_id: str) -> Batch:
+    batch = store.batch(batch_id)
+    if batch is None:
+        raise ApiError(404, f"No batch found with id '{batch_id}'.")
+    return batch
 
 
 def _line(store: Store, batch: Batch, number: int, raw: bytes) -> dict[str, object]:
@@ -139,7 +146,9 @@ def _stats(store: Store) -> dict[str, object]:
             "created": store.query("SELECT count(*) FROM batch")[0][0],
             "by_status": _counts(store, "SELECT status, count(*) FROM batch GROUP BY status"),
         },
-        "files": store.query("SELECT count(*) FROM file WHERE NOT is_deleted")[0][0],
+        "files": store.query(
+            "SELECT count(*) FROM file WHERE NOT is_deleted AND purpose <> ?", REQUESTS
+        )[0][0],
         "lines": {
             "by_outcome": _counts(store, "SELECT outcome, count(*) FROM line GROUP BY outcome"),
             "distinct": store.query("SELECT count(DISTINCT custom_id) FROM line")[0][0],

@@ -19,13 +19,14 @@ from typing import TypeVar
 
 from sandbox import lifecycle
 from sandbox.clock import Clock
+from sandbox.errors import is_anthropic
 from sandbox.faults import BatchRule, NoOutput
 from sandbox.lines import StoppedError, Validation, Validator
 from sandbox.objects import Batch, BatchError, StoredFile
 from sandbox.results import ResultWriter
 from sandbox.rules import RuleBook, Tally
 from sandbox.scenario import parse
-from sandbox.store import Store, new_file_id
+from sandbox.store import REQUESTS, Store, new_file_id
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -130,14 +131,23 @@ class Engine:
 
     def _validate(self, batch: Batch) -> None:
         book, faults, tally = self.book(batch.generation), self.faults(batch), self.store.tally()
-        found = self._read_input(batch, book, tally)
+        found, error = self._look(batch, book, faults, tally)
         batch.model = found.model
-        if error := found.error or self._refusal(batch, found, book, faults):
+        if error is not None:
             lifecycle.refuse(batch, error)
         else:
             durations = lifecycle.durations_for(book.scenario.durations, faults)
             lifecycle.begin(batch, found, durations, faults)
         self._save(batch, tally=tally)
+
+    def _look(
+        self, batch: Batch, book: RuleBook, faults: list[BatchRule], tally: Tally
+    ) -> tuple[Validation, BatchError | None]:
+        """Return what is in a batch, and why it fails; a message batch never fails as a whole."""
+        if is_anthropic(batch.endpoint):
+            return Validation(total=batch.total, model=batch.model, tokens=batch.tokens), None
+        found = self._read_input(batch, book, tally)
+        return found, found.error or self._refusal(batch, found, book, faults)
 
     def _read_input(self, batch: Batch, book: RuleBook, tally: Tally) -> Validation:
         path = self.store.path(batch.input_file_id)
@@ -211,7 +221,7 @@ class Engine:
         file = StoredFile(
             id=new_file_id(),
             filename=f"{batch.id}_{kind}.jsonl",
-            purpose="batch_output",
+            purpose=REQUESTS if is_anthropic(batch.endpoint) else "batch_output",
             size_bytes=size,
             created_at=created_at,
             expires_at=created_at + (batch.output_expires_after_s or OUTPUT_KEPT_S),

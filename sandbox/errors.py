@@ -1,4 +1,4 @@
-"""How the sandbox says no: OpenAI's error body, always with all four keys.
+"""How the sandbox says no: OpenAI's error body, always with all four keys, or Anthropic's.
 
 Used by the HTTP layer for whole calls and by the answers for single lines. Decides shapes only,
 never when something is an error.
@@ -6,7 +6,25 @@ never when something is an error.
 
 from __future__ import annotations
 
+MESSAGES = "/v1/messages"
+"""Anthropic's endpoint; what lies below it belongs to Anthropic's side too."""
+
 INVALID = "invalid_request_error"
+_ANTHROPIC_KINDS = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def is_anthropic(path: str) -> bool:
+    """Return whether a path belongs to Anthropic's side."""
+    return path == MESSAGES or path.startswith(f"{MESSAGES}/")
 
 
 def error_body(
@@ -14,6 +32,19 @@ def error_body(
 ) -> dict[str, object]:
     """Return ``{"error": {message, type, param, code}}``."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def anthropic_error_body(
+    status: int, message: str, *, request_id: str, kind: str | None = None
+) -> dict[str, object]:
+    """Return ``{"type": "error", "error": {type, message}, "request_id"}``; the type by status.
+
+    The types are those that the anthropic SDK 2.11 knows.
+    """
+    if kind is None:
+        kind = _ANTHROPIC_KINDS.get(status, "api_error" if status >= 500 else INVALID)
+    error = {"type": kind, "message": message}
+    return {"type": "error", "error": error, "request_id": request_id}
 
 
 class ApiError(Exception):
@@ -30,6 +61,8 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.message = message
+        self.kind = kind
         self.body = error_body(message, kind=kind, param=param, code=code)
 
 

@@ -57,8 +57,8 @@ class Rule(
 class CallRule(Rule, kw_only=True, frozen=True):
     """Strikes one HTTP call; the first that fits wins."""
 
-    only: ClassVar[str | None] = None
-    """The one call that this fault makes sense for."""
+    only: ClassVar[tuple[str, ...]] = ()
+    """The calls that this fault makes sense for; empty for all."""
 
 
 class BatchRule(Rule, kw_only=True, frozen=True):
@@ -97,7 +97,7 @@ class HttpError(CallRule, kw_only=True, frozen=True, tag="http_error"):
 class TokenLimitAtCreation(CallRule, kw_only=True, frozen=True, tag="token_limit_at_creation"):
     """``POST /v1/batches`` answers 400 token_limit_exceeded at once."""
 
-    only: ClassVar[str | None] = "batches.create"
+    only: ClassVar[tuple[str, ...]] = ("batches.create",)
 
 
 class Hang(CallRule, kw_only=True, frozen=True, tag="hang"):
@@ -118,7 +118,7 @@ class DropConnection(CallRule, kw_only=True, frozen=True, tag="drop_connection")
 class TruncateDownload(CallRule, kw_only=True, frozen=True, tag="truncate_download"):
     """Send fewer bytes of a file's content than Content-Length says."""
 
-    only: ClassVar[str | None] = "files.content"
+    only: ClassVar[tuple[str, ...]] = ("files.content", "messages.batches.results")
     keep: Share = 0.5
     """Share of the bytes that is sent."""
 

@@ -52,6 +52,8 @@ async def direct(request: web.Request) -> web.Response:
         digest=digest,
         identity=identity.hexdigest(),
         created_at=int(engine.clock.now()),
+        is_known_model=engine.book().is_known_model,
+        is_batched=False,
     )
     given = answer(request.path, call)
     return reply(given.body, status=given.status)

@@ -73,7 +73,9 @@ class RuleBook:
     def call_fault(self, call: Subject, tally: Tally) -> CallRule | None:
         """Return the first rule that strikes this call."""
         for number, rule in self._calls:
-            if rule.only in (None, call.route) and self._strikes(number, rule, call, tally):
+            if (not rule.only or call.route in rule.only) and self._strikes(
+                number, rule, call, tally
+            ):
                 return rule
         return None
 

@@ -40,6 +40,10 @@ class Limits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 
     lines: Quantity = 50_000
     file_bytes: Quantity = 209_715_200
+    messages: Quantity = 100_000
+    """Requests in a message batch."""
+    message_bytes: Quantity = 268_435_456
+    """Bytes of the body that creates a message batch."""
     enqueued_tokens: dict[str, Quantity] = {}
     """By model (``*`` allowed): batches beyond it fail with token_limit_exceeded."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from datetime import UTC, datetime
 
 from aiohttp import hdrs, web
 
@@ -16,12 +17,18 @@ from sandbox import batches, control, files, models
 from sandbox.answers import ENDPOINTS
 from sandbox.calls import Handler, call_subject, strike
 from sandbox.engine import Engine
-from sandbox.errors import INVALID, ApiError, error_body
-from sandbox.replies import ENGINE, reply
+from sandbox.errors import INVALID, MESSAGES, ApiError, is_anthropic
+from sandbox.messages import batches as message_batches
+from sandbox.replies import ENGINE, REQUEST_ID, refuse, reply
 from sandbox.scenario import Scenario
 
 logger = logging.getLogger(__name__)
+_RATE_LIMITS = {
+    "requests": "1000", "tokens": "500000", "input-tokens": "400000", "output-tokens": "100000",
+}  # fmt: skip
+"""What Anthropic's side says may be asked each minute; it never runs short (a rule may say so)."""
 API_KEY: web.AppKey[str | None] = web.AppKey("api_key")
+_MESSAGE_BATCH = "/v1/messages/batches/{batch_id}"
 _LARGEST_JSON_BYTES = 64 * 1024 * 1024
 
 ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
@@ -36,6 +43,13 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("batches.cancel", "POST", "/v1/batches/{batch_id}/cancel", batches.cancel),
     ("models.list", "GET", "/v1/models", models.index),
     ("models.retrieve", "GET", "/v1/models/{model}", models.retrieve),
+    ("messages.create", "POST", MESSAGES, models.direct),
+    ("messages.batches.create", "POST", "/v1/messages/batches", message_batches.create),
+    ("messages.batches.list", "GET", "/v1/messages/batches", message_batches.index),
+    ("messages.batches.retrieve", "GET", _MESSAGE_BATCH, message_batches.retrieve),
+    ("messages.batches.delete", "DELETE", _MESSAGE_BATCH, message_batches.delete),
+    ("messages.batches.cancel", "POST", f"{_MESSAGE_BATCH}/cancel", message_batches.cancel),
+    ("messages.batches.results", "GET", f"{_MESSAGE_BATCH}/results", message_batches.results),
     *(
         (path.removeprefix("/v1/").replace("/", "."), "POST", path, models.direct)
         for path in ENDPOINTS
@@ -52,7 +66,7 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
 )
 _NAMES = {(method, path): name for name, method, path, _handler in ROUTES}
 _JSON_CALLS = frozenset(
-    name for name, method, path, _ in ROUTES if method == "POST" and path in ENDPOINTS
+    name for name, method, path, _ in ROUTES if method == "POST" and path in (*ENDPOINTS, MESSAGES)
 ) | {"batches.create"}
 
 
@@ -77,17 +91,36 @@ async def _front_page(_request: web.Request) -> web.Response:
 @web.middleware
 async def _outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
     started = time.monotonic()
+    request[REQUEST_ID] = f"req_{secrets.token_hex(16)}"
     response = await _answered(request, handler)
     name = call_name(request)
     if name is not None and not name.startswith("sandbox."):
         is_gone = request.transport is None or request.transport.is_closing()
         request.app[ENGINE].store.count_call(name, "gone" if is_gone else str(response.status))
     if not response.prepared:
-        response.headers["x-request-id"] = f"req_{secrets.token_hex(16)}"
-        response.headers["openai-version"] = "2020-10-01"
-        response.headers["openai-organization"] = "org-sandbox"
-        response.headers["openai-processing-ms"] = str(int((time.monotonic() - started) * 1000))
+        response.headers.update(_headers(request, time.monotonic() - started))
     return response
+
+
+def _headers(request: web.Request, took_s: float) -> dict[str, str]:
+    """Return what both providers say beside every answer."""
+    if not is_anthropic(request.path):
+        return {
+            "x-request-id": request[REQUEST_ID],
+            "openai-version": "2020-10-01",
+            "openai-organization": "org-sandbox",
+            "openai-processing-ms": str(int(took_s * 1000)),
+        }
+    reset = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    limits = {
+        f"anthropic-ratelimit-{name}-{part}": value
+        for name, limit in _RATE_LIMITS.items()
+        for part, value in (("limit", limit), ("remaining", limit), ("reset", reset))
+    }
+    return limits | {
+        "request-id": request[REQUEST_ID],
+        "anthropic-organization-id": "org-sandbox",
+    }
 
 
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -95,34 +128,53 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
     try:
         return await handler(request)
     except ApiError as error:
-        return reply(error.body, status=error.status)
+        return refuse(request, error)
     except web.HTTPException as error:
         return _http_exception(request, error)
     except ConnectionError:
         return web.Response()  # the client went away: nobody reads this
     except Exception:
-        # The edge of the server: whatever is wrong inside, a client gets OpenAI's shape.
+        # The edge of the server: whatever is wrong inside, a client gets a provider's shape.
         logger.exception("call failed", extra={"path": request.path})
         message = "The sandbox failed; see its log."
-        return reply(error_body(message, kind="server_error"), status=500)
+        return refuse(request, ApiError(500, message, kind="server_error"))
 
 
 @web.middleware
 async def _check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     wanted = request.app[API_KEY]
-    scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     if request.path == "/" or (wanted is None and request.path.startswith("/sandbox/")):
         return await handler(request)
+    if is_anthropic(request.path):
+        _check_anthropic(request, wanted)
+        return await handler(request)
+    scheme, _, given = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     if scheme.lower() != "bearer" or not given.strip():
         raise ApiError(
             401,
             "You didn't provide an API key. You need to provide your API key in an Authorization "
             "header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
         )
-    if wanted is not None and not secrets.compare_digest(given.strip().encode(), wanted.encode()):
+    if not _fits(given, wanted):
         shown = given.strip()[:4] + "***"
         raise ApiError(401, f"Incorrect API key provided: {shown}.", code="invalid_api_key")
     return await handler(request)
+
+
+def _check_anthropic(request: web.Request, wanted: str | None) -> None:
+    """Check the key, as ``x-api-key`` or Bearer, and that the version is named."""
+    scheme, _, bearer = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    given = request.headers.get("x-api-key") or (bearer if scheme.lower() == "bearer" else "")
+    if not given.strip():
+        raise ApiError(401, "x-api-key header is required")
+    if not _fits(given, wanted):
+        raise ApiError(401, "invalid x-api-key")
+    if "anthropic-version" not in request.headers:
+        raise ApiError(400, "anthropic-version: header is required")
+
+
+def _fits(given: str, wanted: str | None) -> bool:
+    return wanted is None or secrets.compare_digest(given.strip().encode(), wanted.encode())
 
 
 @web.middleware
@@ -152,6 +204,9 @@ def call_name(request: web.Request) -> str | None:
 
 
 def _download(request: web.Request, name: str) -> str | None:
+    if name == "messages.batches.results":
+        results = message_batches.results_path(request)
+        return None if results is None else str(results)
     if name != "files.content":
         return None
     path = request.app[ENGINE].store.path(request.match_info["file_id"])
@@ -164,4 +219,4 @@ def _http_exception(request: web.Request, error: web.HTTPException) -> web.Respo
         message = f"Invalid URL ({request.method} {request.path})"
     elif error.status == 405:
         message = f"Not allowed to {request.method} on {request.path}."
-    return reply(error_body(message, kind=INVALID), status=error.status)
+    return refuse(request, ApiError(error.status, message, kind=INVALID))

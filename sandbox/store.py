@@ -52,7 +52,14 @@ _FORGET = (
     # Batches are numbered from 1 again, so that the same calls bring the same answers.
     "DELETE FROM sqlite_sequence WHERE name = 'batch'",
 )  # fmt: skip
+BATCH = "batch_"
+MESSAGE_BATCH = "msgbatch_"
+"""How ids begin, by which the two sides know their batches."""
+REQUESTS = "message_batch"
+"""Purpose of a file that OpenAI's side never shows: the requests or results of a message batch."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]|^\.+")
+_NEVER = 9e15
+"""When a deleted batch is listed."""
 T = TypeVar("T")
 _LETTERS = string.ascii_letters + string.digits
 
@@ -112,11 +119,12 @@ class Store:
             _insert_file(db, file)
 
     def file(self, file_id: str, now: float) -> StoredFile | None:
-        """Return a file that is neither deleted nor expired."""
+        """Return a file of OpenAI's side that is neither deleted nor expired."""
         rows = self._rows(
-            "SELECT doc FROM file WHERE id = ? AND NOT is_deleted"
+            "SELECT doc FROM file WHERE id = ? AND NOT is_deleted AND purpose <> ?"
             " AND (expires_at IS NULL OR expires_at > ?)",
             file_id,
+            REQUESTS,
             now,
         )
         return _decode(rows[0][0], StoredFile) if rows else None
@@ -127,7 +135,7 @@ class Store:
         """Return up to ``limit`` files behind ``after``, in the order they came or backwards."""
         rows = self._rows(
             "SELECT doc FROM file WHERE NOT is_deleted AND (expires_at IS NULL OR expires_at > ?1)"
-            " AND (?2 IS NULL OR purpose = ?2)"
+            " AND (?2 IS NULL OR purpose = ?2) AND purpose <> ?6"
             " AND (?3 IS NULL OR seq * ?5 > ?5 * (SELECT seq FROM file WHERE id = ?3))"
             " ORDER BY seq * ?5 LIMIT ?4",
             now,
@@ -135,6 +143,7 @@ class Store:
             after,
             limit,
             1 if ascending else -1,
+            REQUESTS,
         )
         return [_decode(row[0], StoredFile) for row in rows]
 
@@ -177,21 +186,45 @@ class Store:
             _update_batch(db, batch)
 
     def batch(self, batch_id: str) -> Batch | None:
-        """Return a batch."""
-        rows = self._rows("SELECT doc FROM batch WHERE id = ?", batch_id)
+        """Return a batch that is not deleted."""
+        rows = self._rows("SELECT doc FROM batch WHERE id = ? AND listed_at < ?", batch_id, _NEVER)
         return _decode(rows[0][0], Batch) if rows else None
 
-    def batch_page(self, now: float, *, after: str | None, limit: int) -> list[Batch]:
-        """Return up to ``limit`` batches older than ``after``, newest first, without late ones."""
+    def batch_page(
+        self,
+        now: float,
+        kind: str,
+        *,
+        after: str | None,
+        before: str | None = None,
+        limit: int,
+    ) -> list[Batch]:
+        """Return up to ``limit`` batches of a kind (BATCH, MESSAGE_BATCH), newest first.
+
+        They are the newest older than ``after``, or the oldest newer than ``before``; late ones
+        are not among them.
+        """
         rows = self._rows(
-            "SELECT doc FROM batch WHERE listed_at <= ?1"
+            "SELECT doc FROM batch WHERE listed_at <= ?1 AND substr(id, 1, length(?5)) = ?5"
             " AND (?2 IS NULL OR seq < (SELECT seq FROM batch WHERE id = ?2))"
-            " ORDER BY seq DESC LIMIT ?3",
+            " AND (?3 IS NULL OR seq > (SELECT seq FROM batch WHERE id = ?3))"
+            " ORDER BY seq * ?6 LIMIT ?4",
             now,
             after,
+            before,
             limit,
+            kind,
+            -1 if before is None else 1,
         )
-        return [_decode(row[0], Batch) for row in rows]
+        page = [_decode(row[0], Batch) for row in rows]
+        return page if before is None else page[::-1]
+
+    def delete_batch(self, batch: Batch) -> None:
+        """Forget a batch that has ended, and its files; what it cost is still counted."""
+        with self._transaction() as db:
+            db.execute("UPDATE batch SET listed_at = ? WHERE id = ?", (_NEVER, batch.id))
+        for file_id in filter(None, (batch.input_file_id, batch.output_file_id)):
+            self.delete_file(file_id)
 
     def running(self) -> list[Batch]:
         """Return all batches that are not at their end, the one that is due first in front."""

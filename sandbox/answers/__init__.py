@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sandbox.answers import embeddings, moderations, text
+from sandbox.answers import embeddings, messages, moderations, text
 from sandbox.answers.call import Answer, Call
-from sandbox.errors import ApiError
+from sandbox.errors import MESSAGES, ApiError
 
 _ENDPOINTS: dict[str, Callable[[Call], Answer]] = {
     "/v1/responses": text.respond,
@@ -20,10 +20,12 @@ _ENDPOINTS: dict[str, Callable[[Call], Answer]] = {
     "/v1/moderations": moderations.moderate,
 }
 ENDPOINTS = tuple(_ENDPOINTS)
+"""Those of OpenAI's side."""
+_ENDPOINTS[MESSAGES] = messages.message
 
 
 def answer(endpoint: str, call: Call) -> Answer:
-    """Answer one call of one of ENDPOINTS; an invalid body is answered too, with its 400."""
+    """Answer one call of one of ENDPOINTS or /v1/messages; an invalid body is answered too, with its 400."""
     try:
         return _ENDPOINTS[endpoint](call)
     except ApiError as error:

@@ -7,6 +7,7 @@ says.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,10 @@ class Call:
     """Unix seconds."""
     suffix: str = ""
     """Put at the end of every text of the answer."""
+    is_known_model: Callable[[str], bool] = lambda _model: True
+    """Whether the pretended provider has a model; asked by endpoints that find out this late."""
+    is_batched: bool = True
+    """False for a call that is answered at once."""
 
     @property
     def model(self) -> str:

@@ -18,7 +18,7 @@ from sandbox.objects import TokenUse, responses_usage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Text:
+class Text:
     """What was written, and whether the token limit cut it off."""
 
     text: str
@@ -28,15 +28,16 @@ class _Text:
 
     @property
     def tokens(self) -> int:
+        """What it counts as output."""
         return tokens_in(self.text) + self.reasoning
 
 
 def respond(call: Call) -> Answer:
     """Answer a /v1/responses body."""
     model = call.model
-    asked = list(_texts(require(call.body, "input", (str, list))))
+    asked = list(texts(require(call.body, "input", (str, list))))
     _check_temperature(call.body)
-    written = _write(call, asked, _limit(call.body, "max_output_tokens"), _responses_format(call))
+    written = write(call, asked, _limit(call.body, "max_output_tokens"), _responses_format(call))
     usage = _use(call, [str(call.body.get("instructions") or ""), *asked], written.tokens)
     usage.reasoning = written.reasoning
     body = _response_settings(call.body) | {
@@ -58,9 +59,9 @@ def chat(call: Call) -> Answer:
     messages = require(call.body, "messages", list)
     _check_messages(messages)
     _check_temperature(call.body)
-    asked = list(_texts(messages))
+    asked = list(texts(messages))
     limit = _limit(call.body, "max_completion_tokens", "max_tokens")
-    written = _write(call, asked, limit, call.body.get("response_format"))
+    written = write(call, asked, limit, call.body.get("response_format"))
     choices = [_choice(written, index) for index in range(_count(call.body))]
     usage = _use(call, asked, written.tokens * len(choices), overhead=3 + 4 * len(messages))
     usage.reasoning = written.reasoning * len(choices)
@@ -82,10 +83,10 @@ def complete(call: Call) -> Answer:
     model = call.model
     prompt = require(call.body, "prompt", (str, list))
     prompts = prompt if isinstance(prompt, list) and not isinstance(prompt[0], int) else [prompt]
-    asked = list(_texts(prompts))
+    asked = list(texts(prompts))
     _check_temperature(call.body)
     limit = _limit(call.body, "max_tokens")
-    written = [_write(call, [text], limit, None) for text in asked or [""]]
+    written = [write(call, [text], limit, None) for text in asked or [""]]
     choices = [
         {"text": part.text, "index": index, "logprobs": None, "finish_reason": _reason(part)}
         for index, part in enumerate(part for part in written for _ in range(_count(call.body)))
@@ -102,7 +103,8 @@ def complete(call: Call) -> Answer:
     return Answer(status=200, body=body, usage=usage)
 
 
-def _write(call: Call, asked: list[str], limit: int | None, form: object) -> _Text:
+def write(call: Call, asked: list[str], limit: int | None, form: object) -> Text:
+    """Write an answer to the last of the texts; ``limit`` in tokens, ``form`` a response_format."""
     question = next((text for text in reversed(asked) if text.strip()), "")
     text = wording.structured(call, question, form) or wording.prose(call, question)
     thinks = call.model.startswith(("gpt-5", "o1", "o3", "o4"))
@@ -111,7 +113,7 @@ def _write(call: Call, asked: list[str], limit: int | None, form: object) -> _Te
     is_cut = room is not None and tokens_in(text) > room
     if is_cut and room is not None:
         text, reasoning = text[: room * 4], min(reasoning, limit or 0)
-    return _Text(text=text + call.suffix, is_cut=is_cut, reasoning=reasoning)
+    return Text(text=text + call.suffix, is_cut=is_cut, reasoning=reasoning)
 
 
 def _use(call: Call, asked: list[str], output: int, overhead: int = 3) -> TokenUse:
@@ -121,16 +123,16 @@ def _use(call: Call, asked: list[str], output: int, overhead: int = 3) -> TokenU
     return TokenUse(input=tokens, cached=cached, output=output)
 
 
-def _texts(value: object) -> Iterator[str]:
+def texts(value: object) -> Iterator[str]:
     """Yield every text in messages, input parts or prompts, in their order."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
         for part in value:
-            yield from _texts(part)
+            yield from texts(part)
     elif isinstance(value, dict):
         for name in ("text", "content", "output", "arguments"):
-            yield from _texts(value.get(name))
+            yield from texts(value.get(name))
 
 
 def _limit(body: dict[str, Any], *names: str) -> int | None:
@@ -181,11 +183,11 @@ def _check_temperature(body: dict[str, Any]) -> None:
         )
 
 
-def _reason(written: _Text) -> str:
+def _reason(written: Text) -> str:
     return "length" if written.is_cut else "stop"
 
 
-def _choice(written: _Text, index: int) -> dict[str, Any]:
+def _choice(written: Text, index: int) -> dict[str, Any]:
     message: dict[str, Any] = {
         "role": "assistant",
         "content": written.text,
@@ -219,7 +221,7 @@ def _completion_usage(usage: TokenUse) -> dict[str, Any]:
     }
 
 
-def _output(call: Call, written: _Text) -> list[dict[str, Any]]:
+def _output(call: Call, written: Text) -> list[dict[str, Any]]:
     thought = {"id": f"rs_{call.identity}", "type": "reasoning", "summary": []}
     part = {"type": "output_text", "text": written.text, "annotations": [], "logprobs": []}
     message = {
