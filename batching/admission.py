@@ -1,7 +1,6 @@
 """Which waiting batch may go to the provider now, and why another may not.
 
-Capacity is counted in estimated tokens, per account and model, over every batch that the provider
-holds or may hold (submitting included). In a lane the oldest batch that fits goes first. The
+``capacity`` says whether there is room. In a lane the oldest batch that fits goes first. The
 decision and the intent to create are one transaction under the account's lock, so limits hold
 whatever the number of workers.
 """
@@ -13,12 +12,12 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Sum
 
+from batching import capacity
 from batching.claims import running_clock
 from batching.lifecycle import Actor, BatchState, move
-from batching.limits import token_limit
 from batching.models import Account, Batch
+from batching.providers.registry import traits_for
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ def _admit(account_id: int, now: datetime) -> Batch | None:
         waiting = waiting.due(now, *_WAITING).filter(lane__account=account)
         for batch in waiting.order_by("pk").select_related("lane"):
             batch.lane.account = account
-            refusal = _refusal(batch)
+            refusal = _refusal(batch, now)
             if refusal:
                 _keep_waiting(batch, refusal, now)
                 continue
@@ -66,33 +65,30 @@ def _admit(account_id: int, now: datetime) -> Batch | None:
                 by=_ADMISSION,
                 now=now,
                 create_started_at=now,
+                doubtful_since=None,
                 next_attempt_at=now + CREATE_LEASE,
                 wait_reason="",
             )
     return None
 
 
-def _refusal(batch: Batch) -> str:
+def _refusal(batch: Batch, now: datetime) -> str:
     """Return why the batch may not go now; empty when it may."""
     if not batch.lane.account.is_enabled:
         return f"account {batch.lane.account.name} is switched off"
-    held = reserved_tokens(batch)
-    limit = token_limit(batch.lane)
-    if held and held + batch.token_estimate > limit:
-        return (
-            f"waiting for {batch.token_estimate:,} of {limit:,} enqueued tokens;"
-            f" {held:,} are held by batches at the provider"
-        )
-    return ""
+    if not traits_for(batch.lane.account.kind).tags_batches and _is_creating(batch.lane.account_id):
+        return "waiting to hear what became of another batch that is being created in its account"
+    return capacity.refusal(batch, now)
 
 
-def reserved_tokens(batch: Batch) -> int:
-    """Return the tokens that the provider holds, or may hold, in this batch's account and model."""
-    lane = batch.lane
-    held = Batch.objects.held_by_provider().filter(
-        lane__account_id=lane.account_id, lane__model=lane.model
+def _is_creating(account_id: int) -> bool:
+    """Tell whether a creation is under way, or in doubt: where batches have no names, one at a time."""
+    unknown = Batch.objects.filter(
+        lane__account_id=account_id,
+        state__in=(BatchState.SUBMITTING, BatchState.CANCELLING),
+        provider_batch_id="",
     )
-    return int(held.aggregate(total=Sum("token_estimate", default=0))["total"])
+    return unknown.exists()
 
 
 def _keep_waiting(batch: Batch, reason: str, now: datetime) -> None:

@@ -62,14 +62,30 @@ def _keep_accounts(sandbox_url: str | None) -> None:
                 "api_key": settings.OPENAI_API_KEY,
             },
         )
+    if settings.ANTHROPIC_API_KEY:
+        Account.objects.update_or_create(
+            name="anthropic",
+            defaults={
+                "kind": Account.Kind.ANTHROPIC,
+                "base_url": settings.ANTHROPIC_BASE_URL,
+                "api_key": settings.ANTHROPIC_API_KEY,
+            },
+        )
+    for kind in (Account.Kind.SANDBOX, Account.Kind.SANDBOX_ANTHROPIC):
+        _keep_sandbox(kind, sandbox_url)
+
+
+def _keep_sandbox(kind: Account.Kind, sandbox_url: str | None) -> None:
+    """Write the account at one side of the sandbox, named like its kind; Anthropic's URL has no /v1."""
     if sandbox_url is None:
-        Account.objects.filter(name="sandbox", kind=Account.Kind.SANDBOX).update(is_enabled=False)
+        Account.objects.filter(name=kind, kind=kind).update(is_enabled=False)
         return
+    is_openai = kind is Account.Kind.SANDBOX
     Account.objects.update_or_create(
-        name="sandbox",
+        name=kind.value,
         defaults={
-            "kind": Account.Kind.SANDBOX,
-            "base_url": sandbox_url,
+            "kind": kind,
+            "base_url": sandbox_url if is_openai else sandbox_url.removesuffix("/v1"),
             "api_key": "sandbox",
             "is_enabled": True,
             "poll_seconds": _SANDBOX_POLL_SECONDS,

@@ -40,13 +40,13 @@ def each(batches: models.QuerySet[Batch], step: Step, *, now: datetime) -> int:
     taken, clock = 0, running_clock(now)
     while batch := claim(batches, now=clock()):
         taken += 1
-        with _renewed(batch):
+        with renewed(batch):
             guarded(step, batch, clock())
     return taken
 
 
 @contextmanager
-def _renewed(batch: Batch) -> Iterator[None]:
+def renewed(batch: Batch) -> Iterator[None]:
     """Keep a claim while its step runs, so that a lease may be short and a step may be long."""
     done = threading.Event()
     # The step changes the row that it holds: the keeper is told how it was claimed.

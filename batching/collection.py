@@ -13,13 +13,13 @@ from typing import Any
 
 from django.db import models, transaction
 
-from batching import endings, settling, submission
+from batching import adoption, capacity, endings, settling, submission
 from batching.claims import each, hold, note
 from batching.gateway import connect, note_success
 from batching.lifecycle import Actor, BatchState, move, move_many
 from batching.models import Batch, Request
 from batching.polling import interval
-from batching.providers.base import Provider, RemoteBatch, Status
+from batching.providers.base import NotFound, Provider, RemoteBatch, Status
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +56,12 @@ def collect_due(now: datetime) -> int:
 
 def _poll(batch: Batch, now: datetime) -> None:
     provider = connect(batch.lane.account)
-    remote = provider.retrieve(batch.provider_batch_id)
+    remote = _retrieved(batch, provider, now)
+    if remote is None:
+        return
     note_success(batch.lane.account)
-    if batch.state == BatchState.CANCELLING and remote.status.may_be_cancelled:
+    is_to_stop = batch.state == BatchState.CANCELLING and not batch.is_unproven
+    if is_to_stop and remote.status.may_be_cancelled:
         remote = provider.cancel(batch.provider_batch_id)  # it was not heard the first time
     facts = _facts(batch, remote, now)
     if not remote.status.is_final:
@@ -70,6 +73,20 @@ def _poll(batch: Batch, now: datetime) -> None:
     else:
         note(batch, **facts)
         submission.fail(batch, _refusal(remote), now)
+
+
+def _retrieved(batch: Batch, provider: Provider, now: datetime) -> RemoteBatch | None:
+    """Return the provider's batch; None when it was adopted unproven, and turned out to be a stranger's."""
+    try:
+        remote = provider.retrieve(batch.provider_batch_id)
+    except NotFound:
+        if not batch.is_unproven:
+            raise
+        adoption.let_go(batch, now)
+        return None
+    if batch.is_unproven and remote.status.is_final:
+        return remote if adoption.confirm(batch, provider, remote, now) else None
+    return remote
 
 
 def _facts(batch: Batch, remote: RemoteBatch, now: datetime) -> dict[str, Any]:
@@ -122,6 +139,7 @@ def _finished(batch: Batch, remote: RemoteBatch, facts: dict[str, Any], now: dat
 def _back_off(batch: Batch, remote: RemoteBatch, facts: dict[str, Any], now: datetime) -> None:
     """The provider's token queue is full: the same file goes again later, its requests with it."""
     tries = batch.token_limit_tries + 1
+    capacity.refused(batch, now)
     note(batch, **facts)
     if tries > _TOKEN_LIMIT_TRIES:
         submission.fail(
@@ -157,17 +175,20 @@ def _refusal(remote: RemoteBatch) -> str:
 
 
 def _collect(batch: Batch, now: datetime) -> None:
+    provider = connect(batch.lane.account)
+    tells_all = provider.traits.answers_every_request
     if batch.state != BatchState.DOWNLOADING:
-        if not batch.output_file_id and not batch.error_file_id and _ends_unanswered(batch, now):
+        has_files = batch.output_file_id or batch.error_file_id
+        if not has_files and not tells_all and _ends_unanswered(batch, now):
             return
         move(batch, "download", reason="its files are there", by=_COLLECTOR, now=now)
     if batch.ignored_lines:
         note(batch, ignored_lines=0)  # the files are read from their beginnings, and counted anew
-    provider = connect(batch.lane.account)
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
         _settle_file(batch, provider, file_id, now)
     unanswered = _unanswered(batch)
-    if batch.provider_status.lower() == Status.COMPLETED and unanswered.exists():
+    tells_all = tells_all or batch.provider_status.lower() == Status.COMPLETED
+    if tells_all and unanswered.exists():
         if batch.missing_looks < _MISSING_LOOKS:
             _look_again(batch, unanswered.count(), now)
             return
@@ -175,6 +196,7 @@ def _collect(batch: Batch, now: datetime) -> None:
     with transaction.atomic():
         _send_back_unanswered(batch, now)
         settling.finish(batch, now, by=_COLLECTOR)
+    capacity.completed(batch, now)
     _forget_files(batch)
 
 

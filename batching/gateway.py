@@ -9,16 +9,40 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
+from django.conf import settings
+
 from batching.models import Account
 from batching.providers.base import Provider, ProviderError, Trouble
 from batching.providers.registry import provider_for
+from batching.reach import AddressGuard
 
 logger = logging.getLogger(__name__)
+
+_THIS_COMPUTER = ("127.0.0.0/8", "::1/128")
 
 
 def connect(account: Account) -> Provider:
     """Return the provider of ``account``. Raises ProviderError when the row can't work."""
-    return provider_for(account.kind, base_url=account.base_url, api_key=account.api_key)
+    guard = guard_of(account)
+    return provider_for(
+        account.kind,
+        base_url=account.base_url,
+        api_key=account.api_key,
+        judge=guard.judge if guard else None,
+    )
+
+
+def guard_of(account: Account) -> AddressGuard | None:
+    """Return who judges where an account may lead; None for a base URL that the environment itself names.
+
+    Any port will do. A sandbox may be on this computer; private networks are opened like those of webhooks.
+    """
+    if account.base_url.rstrip("/") in (settings.OPENAI_BASE_URL, settings.ANTHROPIC_BASE_URL):
+        return None
+    opened = [*settings.BATCHER_ALLOW_PRIVATE_DESTINATIONS]
+    if account.is_sandbox:
+        opened += _THIS_COMPUTER
+    return AddressGuard.opening(opened, ports=None)
 
 
 def note_trouble(account: Account, error: ProviderError, now: datetime) -> None:

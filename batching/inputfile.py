@@ -48,9 +48,26 @@ def write(batch: Batch, provider: Provider) -> InputFile:
             size += len(line)
         file.flush()
         os.fsync(file.fileno())
-    path = folder / f"{batch.key}.jsonl"
+    path = _path(batch)
     partial.replace(path)
     return InputFile(path=path, sha256=digest.hexdigest(), lines=lines, size_bytes=size)
+
+
+def kept(batch: Batch, provider: Provider) -> Path | None:
+    """Return the file that was written before, or once more when it is gone; None when it is another one now."""
+    path = _path(batch)
+    if path.exists() and path.stat().st_size == batch.size_bytes:
+        return path
+    return path if write(batch, provider).sha256 == batch.input_sha256 else None
+
+
+def discard(batch: Batch) -> None:
+    """Remove the file: the provider has it, or nobody will."""
+    _path(batch).unlink(missing_ok=True)
+
+
+def _path(batch: Batch) -> Path:
+    return Path(settings.DATA_DIR) / "batches" / f"{batch.key}.jsonl"
 
 
 def _lines(batch: Batch, provider: Provider) -> Iterator[bytes]:

@@ -146,6 +146,10 @@ class BatchLifecycle(_Guarded):
     def not_accepted(self, **log: Any) -> None:
         """A definite no that may be a yes later."""
 
+    @_arrow(state, [S.PROCESSING], S.SUBMITTING)
+    def let_go(self, **log: Any) -> None:
+        """What was found there is somebody else's batch: its creation is in doubt again."""
+
     @_arrow(state, [S.PROCESSING], S.WAITING_FOR_CAPACITY)
     def back_off(self, **log: Any) -> None:
         """The provider's queue is full (token_limit_exceeded)."""

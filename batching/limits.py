@@ -25,6 +25,8 @@ _ENQUEUED_TOKENS = {
     "o3": 90_000,
     "text-embedding-3-": 3_000_000,
     "omni-moderation": 2_000_000,
+    # Anthropic limits the requests in its queue (200,000 at the lowest tier, 2026), not their tokens.
+    "claude": 2_000_000_000,
 }
 _ENQUEUED_TOKENS_ELSE = 250_000
 _LINE_OVERHEAD = 96
@@ -55,9 +57,35 @@ def batch_limits(lane: Lane) -> BatchLimits:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FlightLimits:
+    """What an account may have at its provider at once; None: as much as it likes."""
+
+    requests_in_flight: int | None
+    creates_per_hour: int | None
+
+
+def flight_limits(account: Account) -> FlightLimits:
+    """Return the operator's figures for the account, else its provider's."""
+    provider = limits_for(account.kind)
+    return FlightLimits(
+        requests_in_flight=account.max_requests_in_flight or provider.max_requests_in_flight,
+        creates_per_hour=account.max_creates_per_hour or provider.max_creates_per_hour,
+    )
+
+
 def token_limit(lane: Lane) -> int:
     """Return how many tokens this lane may have enqueued at its provider."""
-    return lane.token_limit or lane.account.token_limit or model_token_limit(lane.model)
+    return configured_tokens(lane)[0]
+
+
+def configured_tokens(lane: Lane) -> tuple[int, str]:
+    """Return the enqueued tokens of the lane's model, and who says so: lane, account or table."""
+    if lane.token_limit:
+        return lane.token_limit, "lane"
+    if lane.account.token_limit:
+        return lane.account.token_limit, "account"
+    return model_token_limit(lane.model), "table"
 
 
 def model_token_limit(model: str) -> int:

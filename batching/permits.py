@@ -41,9 +41,15 @@ class Permit:
         if self._models and not self._models.fullmatch(line.model):
             detail = f"this API key may not use the model {line.model!r}"
             raise Unknown(MODEL_NOT_ALLOWED, detail, "/body/model")
-        place = place_of(line.delivery)
-        if place and self._destinations and not self._destinations.fullmatch(place):
-            detail = f"this API key may not send results to {place}"
+        self.check_place(line.delivery)
+
+    def check_place(self, *deliveries: Delivery | None) -> None:
+        """Raise Unknown unless the key may send results to one of these: names of the same place."""
+        places = list(filter(None, map(place_of, deliveries)))
+        if not self._destinations or not places:
+            return
+        if not any(self._destinations.fullmatch(place) for place in places):
+            detail = f"this API key may not send results to {places[0]}"
             raise Unknown(DESTINATION_NOT_ALLOWED, detail, "/delivery_config")
 
 

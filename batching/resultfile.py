@@ -8,7 +8,7 @@ them, `clientbatch` measures them once when the batch has ended. Memory holds a 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -36,15 +36,20 @@ _SHOWN = ("key", "custom_id", "state", "attempt", "error_code", "error_message")
 
 def lines(submission_id: int, side: str) -> Iterator[bytes]:
     """Yield the lines of one of its files, in the order of the input."""
-    rows = Request.objects.filter(
-        submission=submission_id, state__in=_STATES[ClientFile.Side(side)]
-    )
+    for row, line in answers(submission_id, _STATES[ClientFile.Side(side)]):
+        yield _line(row, line)
+
+
+def answers(submission_id: int, states: Iterable[str]) -> Iterator[tuple[Request, bytes | None]]:
+    """Yield its requests in those states with the line that answers each, in the order of the input."""
+    rows = Request.objects.filter(submission=submission_id, state__in=list(states))
     last = 0
     while page := list(rows.filter(pk__gt=last).order_by("pk").only(*_SHOWN)[:_PAGE_ROWS]):
         for group in _groups(page):
-            answers = dict(_answers_to(group).values_list("request_id", "line"))
+            found = dict(_answers_to(group).values_list("request_id", "line"))
             for row in group:
-                yield _line(row, answers.get(row.pk))
+                line = found.get(row.pk)
+                yield row, None if line is None else bytes(line)
         last = page[-1].pk
 
 
@@ -65,7 +70,7 @@ def _groups(rows: list[Request]) -> Iterator[list[Request]]:
     yield group
 
 
-def _line(row: Request, line: bytes | memoryview | None) -> bytes:
+def _line(row: Request, line: bytes | None) -> bytes:
     found = _members(row, line)
     written = b'{"id":%b,"custom_id":%b,"response":%b,"error":%b}' % (
         bytes(found.id),
@@ -76,12 +81,12 @@ def _line(row: Request, line: bytes | memoryview | None) -> bytes:
     return written.replace(b"\n", b" ") + b"\n"  # between tokens only: JSON has no other
 
 
-def _members(row: Request, line: bytes | memoryview | None) -> Members:
+def _members(row: Request, line: bytes | None) -> Members:
     """Cut the answer; without one, or after a bad end that it does not tell, the error is ours."""
     if line is None or row.state in (RequestState.EXPIRED, RequestState.CANCELLED):
         return _our_word(row, row.error_code, row.error_message)
     try:
-        return answerline.members(bytes(line))
+        return answerline.members(line)
     except (ValueError, RecursionError):
         logger.exception("answer unreadable", extra={"request": row.key})
         return _our_word(row, "unreadable_answer", "the provider's line is stored and can't be cut")

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5
 """How often a request is sent before a retryable end becomes its end."""
-_CHUNK_LINES, _CHUNK_BYTES = 5_000, 32 * 1024 * 1024
+_CHUNK_LINES, _CHUNK_BYTES = 2_000, 8 * 1024 * 1024
 _LONGEST_KEY = 40
 _SETTLER = Actor(name="collection")
 _STAGED = {

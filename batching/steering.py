@@ -11,7 +11,7 @@ from datetime import datetime
 
 from django.db import transaction
 
-from batching import endings, packing
+from batching import endings, inputfile, packing
 from batching.gateway import connect
 from batching.lifecycle import BATCH_ENDS, Actor, BatchState, RequestState, arrow, move
 from batching.models import Batch, Request
@@ -58,9 +58,12 @@ def cancel_batch(batch: Batch, *, by: Actor, reason: str, now: datetime) -> Batc
             _moved(batch, "cancel", by=by, reason=reason, now=now, next_attempt_at=None,
                    cancel_asked=True)  # fmt: skip
             _cancel_requests(batch, by, reason, now)
+        inputfile.discard(batch)
         return batch
     _require(batch, "ask_to_cancel", "cancelled")
-    if batch.provider_batch_id and not _provider_cancels(batch):
+    # One that was adopted unproven may be somebody else's: it runs to its end.
+    is_known = batch.provider_batch_id and not batch.is_unproven
+    if is_known and not _provider_cancels(batch):
         with transaction.atomic():
             _moved(batch, "ask_to_cancel", by=by, reason=reason, now=now, cancel_asked=True)
             _moved(batch, "cancelled_by_provider", by=by, reason="unknown to the provider", now=now,
@@ -127,6 +130,8 @@ def restart_batch(batch: Batch, *, by: Actor, reason: str, now: datetime) -> Bat
             input_file_id="",
             upload_started_at=None,
             provider_batch_id="",
+            doubtful_since=None,
+            is_unproven=False,
             provider_status="",
             provider_total=None,
             provider_completed=None,

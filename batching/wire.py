@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Any, Final, Literal, cast, get_args
@@ -32,8 +32,9 @@ Endpoint = Literal[
     "/v1/images/generations",
     "/v1/images/edits",
     "/v1/videos",
+    "/v1/messages",
 ]
-"""What the batch API runs (OpenAI Batch reference, 2026)."""
+"""What the batch APIs run (OpenAI Batch reference, Anthropic's batch guide, 2026)."""
 
 ENDPOINTS: Final[tuple[str, ...]] = get_args(Endpoint)
 MAX_DEPTH: Final = 64
@@ -125,7 +126,15 @@ class NewRequest(Struct, forbid_unknown_fields=True, frozen=True):
             extra_json_schema={
                 "type": "object",
                 "required": ["model"],
-                "properties": {"model": {"type": "string", "minLength": 1, "maxLength": 200}},
+                "properties": {
+                    "model": {
+                        "type": "string",
+                        "minLength": 1,
+                        "maxLength": 200,
+                        "pattern": _PLAIN,
+                    },
+                    "stream": {"not": {"const": True}},
+                },
             },
         ),
     ]
@@ -220,11 +229,25 @@ def read_batch_line(data: bytes) -> Line:
     return _read(data, _batch_line)
 
 
+def read_call(url: str, body: bytes, about: Mapping[str, object]) -> Line:
+    """Read a request whose body came by itself; ``about`` has the other fields, by name.
+
+    Raises Invalid, and nothing else, whatever the bytes are.
+    """
+    check_encoding(body)
+    try:
+        msgspec.json.decode(body, type=Raw)  # by itself, before it stands among other fields
+    except (msgspec.DecodeError, RecursionError) as problem:
+        raise explain(problem, below="/body") from problem
+    sent = {**about, "url": url, "method": "POST", "body": Raw(body)}
+    return _read(msgspec.json.encode(sent), _batch_line)
+
+
 def read_delivery(config: bytes) -> Delivery:
     """Read a ``delivery_config`` that stands by itself. Raises Invalid."""
     check_encoding(config)
     try:
-        return _delivery(_delivery_config.decode(config))
+        return delivery_of(_delivery_config.decode(config))
     except (msgspec.DecodeError, RecursionError) as problem:
         raise explain(problem, below="/delivery_config") from problem
 
@@ -241,7 +264,7 @@ def _read(data: bytes, decoder: msgspec.json.Decoder[Any]) -> Line:
         url=sent.url,
         body=_on_one_line(body),
         model=_model_of(body),
-        delivery=_delivery(sent.delivery_config) if sent.delivery_config is not None else None,
+        delivery=delivery_of(sent.delivery_config) if sent.delivery_config is not None else None,
         max_wait_s=sent.max_wait_s,
         deliver_by=_in_utc(sent.deliver_by),
         priority=sent.priority or 0,
@@ -332,7 +355,8 @@ def _in_utc(at: datetime | None) -> datetime | None:
         raise _broken("/deliver_by") from None
 
 
-def _delivery(config: DeliveryConfig) -> Delivery:
+def delivery_of(config: DeliveryConfig) -> Delivery:
+    """Return where a config leads. Raises Invalid."""
     if isinstance(config, ToNobody):
         return NOBODY
     if isinstance(config, ToDestination):
@@ -393,6 +417,10 @@ _MISSING = re.compile(r"^Object missing required field `(.+)`$", re.DOTALL)
 _UNKNOWN = re.compile(r"^Object contains unknown field `(.*)`$", re.DOTALL)
 
 
+_PLACE = re.compile(r"\[([0-9]+)\]")
+"""How msgspec writes a place in a list."""
+
+
 def explain(problem: Exception, *, below: str = "") -> Invalid:
     """Put what msgspec (or the depth of our stack) says into plain words and a JSON pointer.
 
@@ -405,7 +433,7 @@ def explain(problem: Exception, *, below: str = "") -> Invalid:
         return Invalid(MALFORMED_JSON, f"not valid JSON: {words}", below)
     found = cast("re.Match[str]", _WHERE.match(str(problem)))
     what, path = found["what"], (found["path"] or "").replace("[...]", "")
-    pointer = below + path.replace(".", "/")
+    pointer = below + _PLACE.sub(r"/\1", path).replace(".", "/")
     if missing := _MISSING.match(what):
         return Invalid(VALIDATION_ERROR, f"{missing[1]} is missing", f"{pointer}/{missing[1]}")
     if unknown := _UNKNOWN.match(what):

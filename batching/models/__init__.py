@@ -6,7 +6,7 @@ made through ``batching.lifecycle``.
 
 from __future__ import annotations
 
-from batching.models.accounts import Account, Lane
+from batching.models.accounts import Account, Capacity, Lane
 from batching.models.audit import AuditEntry
 from batching.models.batches import Batch
 from batching.models.files import ClientFile, FileUpload, UploadPart
@@ -22,6 +22,7 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "Batch",
+    "Capacity",
     "ClientFile",
     "Destination",
     "FileUpload",

@@ -27,7 +27,9 @@ class Account(models.Model):
         """Which provider speaks; names the entry in the provider registry."""
 
         OPENAI = "openai", "OpenAI or compatible"
+        ANTHROPIC = "anthropic", "Anthropic"
         SANDBOX = "sandbox", "Sandbox"
+        SANDBOX_ANTHROPIC = "sandbox-anthropic", "Sandbox, Anthropic's side"
 
     project = models.ForeignKey(
         Project,
@@ -56,6 +58,17 @@ class Account(models.Model):
         blank=True,
         help_text="Enqueued tokens per model; empty: the built-in table of models.",
     )
+    max_batches_in_flight = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Batches at the provider at once; empty: no limit."
+    )
+    max_requests_in_flight = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Requests at the provider at once, in all batches; empty: the provider's limit.",
+    )
+    max_creates_per_hour = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Batches created in any hour; empty: the provider's limit."
+    )
     last_error = models.CharField(max_length=500, blank=True, editable=False)
     last_error_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -67,6 +80,11 @@ class Account(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_sandbox(self) -> bool:
+        """True when the stand-in provider is behind it, whichever side."""
+        return self.kind in (self.Kind.SANDBOX, self.Kind.SANDBOX_ANTHROPIC)
 
     @property
     def key_hint(self) -> str:
@@ -87,6 +105,11 @@ class Lane(models.Model):
     token_limit = models.PositiveBigIntegerField(
         null=True, blank=True, help_text="Enqueued tokens; empty: the account's or the table's."
     )
+    max_batches_in_flight = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="Batches of this lane at the provider at once; empty: no limit.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -96,3 +119,30 @@ class Lane(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model} {self.endpoint} · {self.account.name}"
+
+
+class Capacity(models.Model):
+    """What was learned of an account's queue for one model; the provider counts its lanes together."""
+
+    account = models.ForeignKey(Account, models.CASCADE, related_name="+", db_index=False)
+    model = models.CharField(max_length=200)
+    is_frozen = models.BooleanField(
+        default=False, help_text="Keep what was learned so far, and learn no more."
+    )
+    learned_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    """Enqueued tokens that the provider takes, as far as it showed; None: it has refused nothing."""
+    refused_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    """How many it refused last time, all batches together."""
+    refused_at = models.DateTimeField(null=True, blank=True)
+    clean_runs = models.PositiveSmallIntegerField(default=0)
+    """Batches that ended well since the limit moved."""
+    estimated_tokens = models.PositiveBigIntegerField(default=0)
+    """Of answered requests, the recent ones weighing most; ``real_tokens`` is what the provider counted."""
+    real_tokens = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "capacities"
+        constraints = [models.UniqueConstraint(fields=["account", "model"], name="capacity_of")]
+
+    def __str__(self) -> str:
+        return f"{self.model} · {self.account.name}"

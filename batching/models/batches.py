@@ -72,6 +72,10 @@ class Batch(BatchLifecycle):
     input_file_id = models.CharField(max_length=200, blank=True)
     upload_started_at = models.DateTimeField(null=True, blank=True)
     create_started_at = models.DateTimeField(null=True, blank=True)
+    doubtful_since = models.DateTimeField(null=True, blank=True)
+    """Since when nobody knows whether its creation had its effect."""
+    is_unproven = models.BooleanField(default=False, db_default=False)
+    """Adopted by its size and time: its answers have yet to prove that it is this one."""
     provider_batch_id = models.CharField(max_length=200, blank=True)
     provider_status = models.CharField(max_length=60, blank=True)
     provider_total = models.PositiveIntegerField(null=True, blank=True)
@@ -123,6 +127,12 @@ class Batch(BatchLifecycle):
             models.Index(fields=["lane", "state"], name="batch_lane_state"),
             # Lists by state, newest first.
             models.Index(fields=["state", "-id"], name="batch_state"),
+            # How many were created in the last hour.
+            models.Index(
+                fields=["lane", "-create_started_at"],
+                condition=models.Q(create_started_at__isnull=False),
+                name="batch_created",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -23,6 +23,10 @@ class ClientFileQuerySet(models.QuerySet["ClientFile"]):
         alive = models.Q(expires_at__isnull=True) | models.Q(expires_at__gt=now)
         return self.filter(alive, deleted_at__isnull=True)
 
+    def of_client(self, project: Project, now: datetime) -> ClientFileQuerySet:
+        """Those that are there and that a project knows of: uploaded, or output."""
+        return self.there(now).filter(project=project).exclude(purpose=ClientFile.SPOOLED)
+
 
 class ClientFile(models.Model):
     """A file of a project: uploaded, or the output of one of its batches. Never changed."""
@@ -32,6 +36,9 @@ class ClientFile(models.Model):
 
         OUTPUT = "output", "answers"
         ERRORS = "errors", "bad ends"
+
+    SPOOLED = "spooled"
+    """The purpose of a file that no client uploaded: what a call brought, kept until it is read."""
 
     key = models.CharField(max_length=40, default=new_file_key, editable=False)
     project = models.ForeignKey(Project, models.CASCADE, related_name="files", db_index=False)

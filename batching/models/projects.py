@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import secrets
 import string
 from collections.abc import Iterable
@@ -38,7 +39,8 @@ class Scope(models.TextChoices):
 
     SUBMIT = "submit", "submit: send requests"
     READ = "read", "read: look at requests, batches and results"
-    OPERATE = "operate", "operate: cancel, retry, redeliver, seal, restart"
+    OPERATE = "operate", "operate: cancel, retry, redeliver, seal, restart, pause, redirect"
+    DESTINATIONS = "destinations:write", "destinations:write: make and change destinations"
 
 
 def default_scopes() -> list[str]:
@@ -203,7 +205,13 @@ class DestinationQuerySet(models.QuerySet["Destination"]):
 
     def open(self) -> DestinationQuerySet:
         """Those that results may be sent to now."""
-        return self.filter(paused_at__isnull=True, disabled_at__isnull=True)
+        return self.filter(
+            paused_at__isnull=True, disabled_at__isnull=True, deleted_at__isnull=True
+        )
+
+    def present(self) -> DestinationQuerySet:
+        """Those that are not deleted."""
+        return self.filter(deleted_at__isnull=True)
 
 
 class Destination(models.Model):
@@ -228,10 +236,29 @@ class Destination(models.Model):
     """SHA-256 over type and address: one row for one place."""
     secret = EncryptedTextField(blank=True, default="", editable=False)
     """``whsec_…``: signs what we send; encrypted at rest."""
+    previous_secret = EncryptedTextField(blank=True, default="", editable=False)
+    """The secret before the last rotation."""
+    previous_secret_until = models.DateTimeField(null=True, blank=True, editable=False)
+    """Until when that one signs as well."""
+    headers = EncryptedTextField(blank=True, default="")
+    """Further headers of each webhook as a JSON object, name to value; may hold credentials."""
+    retry_delays_s = models.JSONField(null=True, blank=True)
+    """Seconds before each try, the first included; as many tries as delays. None: the default schedule."""
+    fail_fast_on_4xx = models.BooleanField(default=False)
+    """On: a client error ends the delivery at once, for it would only be repeated."""
+    timeout_s = models.FloatField(null=True, blank=True)
+    """For one try, all in all. None, here and below: the installation's default."""
+    max_in_flight = models.PositiveIntegerField(null=True, blank=True)
+    max_per_second = models.FloatField(null=True, blank=True)
+    """None: no fixed rate."""
+    max_inline_bytes = models.PositiveIntegerField(null=True, blank=True)
+    """A larger result is sent as a thin message that says where to fetch it."""
     paused_at = models.DateTimeField(null=True, blank=True, editable=False)
     disabled_at = models.DateTimeField(null=True, blank=True, editable=False)
     stop_reason = models.CharField(max_length=300, blank=True, editable=False)
     """Why it is paused or disabled; what is due is held, never lost."""
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """Kept for the history alone: its name and its place may be had by a new one."""
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = DestinationQuerySet.as_manager()
@@ -253,6 +280,8 @@ class Destination(models.Model):
         self.fingerprint = place_of(
             self.type, self.url, self.queue, self.exchange, self.routing_key
         )
+        if self.deleted_at is not None:
+            self.fingerprint = hashlib.sha256(f"deleted\n{self.key}".encode()).hexdigest()
         super().save(*args, **kwargs)  # type: ignore[arg-type]
 
     @property
@@ -261,6 +290,21 @@ class Destination(models.Model):
         if self.type == self.Type.WEBHOOK:
             return self.url.split("?", 1)[0]
         return self.queue or f"{self.exchange} → {self.routing_key}"
+
+    @property
+    def state(self) -> str:
+        """``open``, ``paused``, ``disabled`` or ``deleted``."""
+        if self.deleted_at is not None:
+            return "deleted"
+        if self.disabled_at is not None:
+            return "disabled"
+        return "open" if self.paused_at is None else "paused"
+
+    @property
+    def own_headers(self) -> dict[str, str]:
+        """The headers that each of its webhooks carries, values in the clear."""
+        headers: dict[str, str] = json.loads(self.headers) if self.headers else {}
+        return headers
 
     @property
     def config(self) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from django.db import models
+from django.db import connections, models
 from django.utils import timezone
 
 from batching.lifecycle import BAD_ENDS, RequestLifecycle, RequestState
@@ -20,9 +20,9 @@ PRIORITY_RANGE = (-100, 100)
 class SubmissionQuerySet(models.QuerySet["Submission"]):
     """Questions about submissions."""
 
-    def client_batches(self, project: Project) -> SubmissionQuerySet:
-        """What a project sent through the OpenAI door, as batches."""
-        return self.filter(project=project, kind=Submission.Kind.OPENAI)
+    def client_batches(self, project: Project, kind: str) -> SubmissionQuerySet:
+        """What a project sent as batches through one of the doors, and did not delete."""
+        return self.filter(project=project, kind=kind, deleted_at__isnull=True)
 
     def due(self, now: datetime) -> SubmissionQuerySet:
         """Client batches whose next step may be tried now, longest due first."""
@@ -32,8 +32,8 @@ class SubmissionQuerySet(models.QuerySet["Submission"]):
 class Submission(models.Model):
     """Requests that a client sent together; they may end up in many batches.
 
-    A client's own batch (``kind`` openai) names a file and is read from it later; its times say how far
-    it is. Its next step (to be read, to be watched until its last answer) is due at ``next_attempt_at``,
+    A client's own batch (``kind`` openai or anthropic) names a file and is read from it later; its times say
+    how far it is. Its next step (to be read, to be watched until its last answer) is due at ``next_attempt_at``,
     which a worker claims like a batch's: by moving it ahead and raising ``fence``.
     """
 
@@ -42,6 +42,7 @@ class Submission(models.Model):
 
         UPLOAD = "upload", "bulk upload"
         OPENAI = "openai", "batch (OpenAI API)"
+        ANTHROPIC = "anthropic", "batch (Anthropic API)"
 
     key = models.CharField(max_length=40, default=new_submission_key, editable=False)
     project = models.ForeignKey(Project, models.CASCADE, related_name="submissions", db_index=False)
@@ -81,10 +82,15 @@ class Submission(models.Model):
     """None: nothing is left to do."""
     fence = models.PositiveIntegerField(default=0)
     last_error = models.CharField(max_length=500, blank=True)
+    deleted_at = models.DateTimeField(null=True, blank=True)
+    """When its client put it out of sight; its requests stay."""
 
     # What became of it, frozen when it ends.
     completed_count = models.PositiveIntegerField(null=True, blank=True)
     failed_count = models.PositiveIntegerField(null=True, blank=True)
+    """Bad ends of all kinds; those below among them."""
+    cancelled_count = models.PositiveIntegerField(null=True, blank=True)
+    expired_count = models.PositiveIntegerField(null=True, blank=True)
     input_tokens = models.PositiveBigIntegerField(null=True, blank=True)
     cached_tokens = models.PositiveBigIntegerField(null=True, blank=True)
     output_tokens = models.PositiveBigIntegerField(null=True, blank=True)
@@ -112,7 +118,12 @@ class Submission(models.Model):
     @property
     def is_final(self) -> bool:
         """True when a client's batch has ended."""
-        return bool(self.completed_at or self.failed_at or self.cancelled_at)
+        return self.ended_at is not None
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When a client's batch ended, well or badly."""
+        return self.completed_at or self.failed_at or self.cancelled_at
 
 
 class RequestQuerySet(models.QuerySet["Request"]):
@@ -125,6 +136,13 @@ class RequestQuerySet(models.QuerySet["Request"]):
     def undecided(self) -> RequestQuerySet:
         """Requests that still wait for their provider."""
         return self.filter(state__in=[RequestState.PENDING, RequestState.PROCESSING])
+
+    def custom_id_begins(self, beginning: str) -> RequestQuerySet:
+        """Requests whose custom_id begins so, case by case, in words that each database's index understands."""
+        if connections[self.db].vendor == "postgresql":
+            return self.filter(custom_id__startswith=beginning)  # a range by itself
+        # SQLite's LIKE uses no index and knows no case. Text there is in the order of its bytes, so a range it is.
+        return self.filter(custom_id__gte=beginning, custom_id__lt=beginning + chr(0x10FFFF))
 
     def due(self, now: datetime) -> RequestQuerySet:
         """Results to be sent now, longest due first."""
@@ -165,6 +183,9 @@ class Request(RequestLifecycle):
     size_bytes = models.PositiveIntegerField()
     """Of its line in the input file."""
     token_estimate = models.PositiveIntegerField()
+    """Of its input, margin included."""
+    is_token_exact = models.BooleanField(default=False, db_default=False)
+    """Counted with the model's own tokenizer; else guessed."""
     attempt = models.PositiveSmallIntegerField(default=1)
     """Which sending this is; an answer belongs to one attempt."""
 
@@ -212,6 +233,12 @@ class Request(RequestLifecycle):
                 fields=["destination", "due_at"],
                 condition=models.Q(due_at__isnull=False),
                 name="request_due",
+            ),
+            # What was given up at a destination, oldest first.
+            models.Index(
+                fields=["destination", "dead_at"],
+                condition=models.Q(dead_at__isnull=False),
+                name="request_dead",
             ),
             # Lists of a project, newest first, whole and by state.
             models.Index(fields=["project", "-id"], name="request_project"),

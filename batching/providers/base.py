@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class Status(enum.StrEnum):
@@ -70,6 +70,30 @@ class Limits:
     """One line longer than this can never be sent."""
     endpoints: frozenset[str]
     """Request paths that the batch API takes, such as ``/v1/responses``."""
+    max_creates_per_hour: int | None = None
+    max_requests_in_flight: int | None = None
+    """In all batches of an account together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """In which points the APIs differ that whoever calls them must know."""
+
+    tags_batches: bool
+    """A batch shows what we wrote on it, or its input file, so that it is found again for certain. Where
+    it does not, one is told from another by size, time and answers (docs/decisions/0005)."""
+    answers_every_request: bool
+    """However a batch ends, its answers have a line for each of its requests."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The requests of a new batch."""
+
+    file_id: str = ""
+    """The input file that the provider holds, where it takes files."""
+    path: Path | None = None
+    """The lines on our disk, where it does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,20 +248,16 @@ class Provider(Protocol):
     """
 
     limits: Limits
+    traits: Traits
 
     def check(self) -> None:
         """Ask the cheapest question that proves the key works."""
 
-    def upload(self, path: Path, *, filename: str) -> RemoteFile:
-        """Send the input file from disk, streamed; memory stays flat."""
+    def create(self, *, source: Source, endpoint: str, metadata: Mapping[str, str]) -> RemoteBatch:
+        """Start a batch. This is the call that costs money: never repeat it blindly.
 
-    def find_file(self, filename: str) -> RemoteFile | None:
-        """Find an input file that we uploaded under this name, newest first."""
-
-    def create(
-        self, *, input_file_id: str, endpoint: str, metadata: Mapping[str, str]
-    ) -> RemoteBatch:
-        """Start a batch. This is the call that costs money: never repeat it blindly."""
+        Without files it sends the lines itself, streamed from disk; memory stays flat.
+        """
 
     def retrieve(self, batch_id: str) -> RemoteBatch:
         """Show one batch. Raises NotFound."""
@@ -262,3 +282,14 @@ class Provider(Protocol):
 
     def read_answers(self, path: Path) -> Iterator[AnswerLine]:
         r"""Yield every non-blank line of a downloaded file, split on ``\n`` bytes only."""
+
+
+@runtime_checkable
+class TakesFiles(Protocol):
+    """A provider that is given the requests as a file first, and then makes a batch of it."""
+
+    def upload(self, path: Path, *, filename: str) -> RemoteFile:
+        """Send the input file from disk, streamed; memory stays flat."""
+
+    def find_file(self, filename: str) -> RemoteFile | None:
+        """Find an input file that we uploaded under this name, newest first."""

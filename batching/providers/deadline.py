@@ -20,6 +20,8 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError
 
+from batching.providers import guarding
+
 _running: ContextVar[Deadline | None] = ContextVar("running_deadline", default=None)
 
 
@@ -77,7 +79,7 @@ class _Watched(HTTPConnection):
     """Shows each socket it is about to use to the running deadline."""
 
     def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
+        sock = guarding.opened(self, super()._new_conn)
         try:
             self._show(sock)
         except ConnectTimeoutError:

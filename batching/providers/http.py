@@ -19,16 +19,17 @@ from datetime import UTC, datetime
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 from requests_toolbelt import MultipartEncoder
 from urllib3.exceptions import HTTPError
 
-from batching.providers import faults, tolerant
+from batching.providers import faults, guarding, tolerant
 from batching.providers.base import ProviderError, Trouble
 from batching.providers.deadline import Deadline, DeadlineAdapter
 from batching.providers.faults import Call
+from batching.reach import AddressBlockedError
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024
@@ -55,6 +56,15 @@ class _Source(Protocol):
     def read(self, amount: int, /) -> bytes: ...
 
 
+class Body(Protocol):
+    """A body that is read while it is sent; ``len`` is its size in bytes."""
+
+    @property
+    def len(self) -> int: ...
+
+    def read(self, amount: int = -1, /) -> bytes: ...
+
+
 class Http:
     """Calls to one base URL with one set of headers. For one thread at a time.
 
@@ -67,6 +77,7 @@ class Http:
         self._base_url = _checked_url(base_url)
         self._secret = _checked_secret(secret)
         self._timeouts = timeouts
+        self._judge = guarding.present_judge()
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -95,6 +106,12 @@ class Http:
             form = MultipartEncoder({**fields, "file": (filename, file, "application/jsonl")})
             headers = {"Content-Type": form.content_type}
             return self._json(call, self._timeouts.transfer_s, data=form, headers=headers)
+
+    def post_stream(self, path: str, body: Body) -> Any:
+        """Send a long JSON body, read while it is sent; an effect like post."""
+        call = Call(name=f"POST {path}", has_effect=True)
+        headers = {"Content-Type": "application/json"}
+        return self._json(call, self._timeouts.transfer_s, data=body, headers=headers)
 
     def delete(self, path: str) -> None:
         """Delete something: safe to repeat, so doubt is Trouble.RETRY. The answer is not read."""
@@ -137,7 +154,7 @@ class Http:
         """Yield a 2xx answer whose body is still to be read; everything else is a ProviderError."""
         method, path = call.name.split(" ", 1)
         silence_s = min(self._timeouts.silence_s, total_s)
-        with Deadline(total_s) as deadline:
+        with Deadline(total_s) as deadline, guarding.judged_by(self._judge):
             try:
                 with self._session.request(
                     method,
@@ -150,6 +167,9 @@ class Http:
                     if not 200 <= response.status_code < 300:
                         raise self._refusal(call, response)
                     yield response
+            except AddressBlockedError as exc:
+                detail = f"the base URL may not be called: {exc}"
+                raise ProviderError(detail, trouble=Trouble.CREDENTIALS) from exc
             except _BROKEN as exc:
                 raise faults.lost(
                     call, exc, deadline_s=total_s if deadline.has_passed else None
@@ -194,6 +214,11 @@ def _blocks(response: requests.Response) -> Iterator[bytes]:
     announced = response.headers.get("Content-Length", "")
     if announced.isdecimal() and response.raw.tell() < int(announced):
         raise requests.exceptions.ContentDecodingError("fewer bytes than announced")
+
+
+def path_of(*parts: str) -> str:
+    """Join path segments; ids come from outside and must not leave theirs."""
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 
 def _checked_url(base_url: str) -> str:

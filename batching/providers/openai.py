@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from batching.providers import openai_lines, tolerant
+from batching.providers import listing, openai_lines, tolerant
 from batching.providers.base import (
     AnswerLine,
     Counts,
@@ -25,10 +24,12 @@ from batching.providers.base import (
     RemoteBatch,
     RemoteError,
     RemoteFile,
+    Source,
     Status,
+    Traits,
     Trouble,
 )
-from batching.providers.http import Http, Timeouts
+from batching.providers.http import Http, Timeouts, path_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class OpenAI:
         max_requests=50_000,
         max_bytes=200_000_000,
         max_line_bytes=200_000_000,
+        max_creates_per_hour=2_000,
         endpoints=frozenset(
             {
                 "/v1/responses",
@@ -74,6 +76,7 @@ class OpenAI:
             }
         ),
     )
+    traits = Traits(tags_batches=True, answers_every_request=False)
     completion_window = "24h"
 
     def __init__(self, *, base_url: str, api_key: str, timeouts: Timeouts | None = None) -> None:
@@ -103,19 +106,19 @@ class OpenAI:
     def find_file(self, filename: str) -> RemoteFile | None:
         """Find the newest usable input file of that name."""
         asked = {"purpose": "batch", "order": "desc"}
-        for page in self._pages("/files", per_page=_FILES_PER_PAGE, **asked):
+        for page in listing.pages(
+            self._http, "/files", cursor="after", per_page=_FILES_PER_PAGE, **asked
+        ):
             found = [each for each in page if each.get("filename") == filename]
             found = [each for each in found if each.get("status") != "error"]
             if found:
                 return _file(found[0], doubt=Trouble.RETRY)
         return None
 
-    def create(
-        self, *, input_file_id: str, endpoint: str, metadata: Mapping[str, str]
-    ) -> RemoteBatch:
+    def create(self, *, source: Source, endpoint: str, metadata: Mapping[str, str]) -> RemoteBatch:
         """Start a batch; OpenAI takes no idempotency key here (its SDK 3.52 sends none)."""
         wanted = {
-            "input_file_id": input_file_id,
+            "input_file_id": source.file_id,
             "endpoint": endpoint,
             "completion_window": self.completion_window,
             "metadata": dict(metadata),
@@ -124,33 +127,27 @@ class OpenAI:
 
     def retrieve(self, batch_id: str) -> RemoteBatch:
         """Show one batch."""
-        return batch_of(self._http.get(_path("batches", batch_id)), doubt=Trouble.RETRY)
+        return batch_of(self._http.get(path_of("batches", batch_id)), doubt=Trouble.RETRY)
 
     def list_batches(self, *, since: datetime) -> Iterator[RemoteBatch]:
         """Yield batches created at or after ``since``; a page of older ones only is the last one."""
-        for page in self._pages("/batches", per_page=_BATCHES_PER_PAGE):
-            batches = [batch_of(each, doubt=Trouble.RETRY) for each in page]
-            recent = [
-                each for each in batches if each.created_at is None or each.created_at >= since
-            ]
-            yield from recent
-            if not recent:
-                return
+        pages = listing.pages(self._http, "/batches", cursor="after", per_page=_BATCHES_PER_PAGE)
+        return listing.recent(pages, since=since, read=_listed)
 
     def cancel(self, batch_id: str) -> RemoteBatch:
         """Ask to stop a batch; it goes on as cancelling for up to ten minutes."""
         return batch_of(
-            self._http.post(_path("batches", batch_id, "cancel")), doubt=Trouble.UNKNOWN
+            self._http.post(path_of("batches", batch_id, "cancel")), doubt=Trouble.UNKNOWN
         )
 
     def download(self, file_id: str, *, into: Path) -> int:
         """Stream a file's content to ``into``."""
-        return self._http.download(_path("files", file_id, "content"), into=into)
+        return self._http.download(path_of("files", file_id, "content"), into=into)
 
     def delete_file(self, file_id: str) -> None:
         """Delete a file; safe to repeat."""
         try:
-            self._http.delete(_path("files", file_id))
+            self._http.delete(path_of("files", file_id))
         except NotFound:
             logger.debug("file was already gone", extra={"file_id": file_id})
 
@@ -161,28 +158,6 @@ class OpenAI:
     def read_answers(self, path: Path) -> Iterator[AnswerLine]:
         """See openai_lines."""
         return openai_lines.read_answers(path)
-
-    def _pages(
-        self, path: str, *, per_page: int, **params: str
-    ) -> Iterator[list[Mapping[str, Any]]]:
-        """Yield a listing page by page.
-
-        A listing decides whether a lost batch exists, so one that cannot be read is an error and
-        never an empty one. An object shows up once, also when it moved to the next page meanwhile
-        or when the server ignores ``after`` and sends the first page for ever.
-        """
-        asked: dict[str, str | int] = {**params, "limit": per_page}
-        seen = set[str]()
-        while True:
-            page, is_last = _page(self._http.get(path, params=asked), per_page=per_page)
-            fresh = [each for each in page if each["id"] not in seen]
-            if not fresh:
-                return
-            yield fresh
-            if is_last:
-                return
-            seen.update(each["id"] for each in fresh)
-            asked["after"] = page[-1]["id"]
 
 
 def batch_of(value: object, *, doubt: Trouble) -> RemoteBatch:
@@ -208,6 +183,10 @@ def batch_of(value: object, *, doubt: Trouble) -> RemoteBatch:
         expires_at=tolerant.moment(found.get("expires_at")),
         raw=found,
     )
+
+
+def _listed(value: object) -> RemoteBatch:
+    return batch_of(value, doubt=Trouble.RETRY)
 
 
 _COUNTS = ("total", "completed", "failed")
@@ -254,19 +233,3 @@ def _file(value: object, *, doubt: Trouble) -> RemoteFile:
         size_bytes=tolerant.count(found.get("bytes"), ceiling=2**53),
         expires_at=tolerant.moment(found.get("expires_at")),
     )
-
-
-def _page(answer: object, *, per_page: int) -> tuple[list[Mapping[str, Any]], bool]:
-    """Return a page's objects and whether it is the last one; a bare array is a whole listing."""
-    rows = answer.get("data") if isinstance(answer, dict) else answer
-    if not isinstance(rows, list) or not all(
-        tolerant.key(tolerant.mapping(row).get("id")) for row in rows
-    ):
-        raise ProviderError("the listing cannot be read", trouble=Trouble.RETRY)
-    has_more = answer.get("has_more") if isinstance(answer, dict) else False
-    return rows, not has_more if isinstance(has_more, bool) else len(rows) < per_page
-
-
-def _path(*parts: str) -> str:
-    """Join path segments; ids come from outside and must not leave theirs."""
-    return "".join(f"/{quote(part, safe='')}" for part in parts)

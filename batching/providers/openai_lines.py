@@ -9,9 +9,9 @@ Called by ``OpenAI``; knows nothing of HTTP.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,6 +26,8 @@ RETRYABLE_WORDS = frozenset(
 )
 FINAL_WORDS = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 """Never retryable, though they come with status 429."""
+
+T = TypeVar("T")
 
 _ABSENT = msgspec.Raw(b"")
 _SPACED = bytes.maketrans(b"\r\n", b"  ")
@@ -57,21 +59,30 @@ _decode_any = msgspec.json.Decoder().decode
 
 
 def render_line(*, custom_id: str, endpoint: str, body: bytes) -> bytes:
-    r"""Return one input line; ``body`` is spliced in as it came.
-
-    Raw ``\r`` and ``\n`` bytes become spaces. JSON allows them between tokens only, never inside a
-    string, so a body that a client sent pretty-printed keeps its meaning and fits on one line.
-    """
-    if b"\n" in body or b"\r" in body:
-        body = body.translate(_SPACED)
+    """Return one input line; ``body`` is spliced in as it came, but for line breaks between its tokens."""
+    body = on_one_line(body)
     head = b'{"custom_id":%b,"method":"POST","url":%b,"body":'
     return b"".join(
         (head % (msgspec.json.encode(custom_id), msgspec.json.encode(endpoint)), body, b"}\n")
     )
 
 
+def on_one_line(body: bytes) -> bytes:
+    r"""Return a JSON body without line breaks.
+
+    Raw ``\r`` and ``\n`` bytes become spaces. JSON allows them between tokens only, never inside a
+    string, so a body that a client sent pretty-printed keeps its meaning and fits on one line.
+    """
+    return body.translate(_SPACED) if b"\n" in body or b"\r" in body else body
+
+
 def read_answers(path: Path) -> Iterator[AnswerLine]:
-    r"""Yield the lines of an output or error file in file order; blank ones are left out.
+    """Yield the lines of an output or error file in file order; blank ones are left out."""
+    return read_lines(path, read_answer)
+
+
+def read_lines(path: Path, read: Callable[[bytes], AnswerLine]) -> Iterator[AnswerLine]:
+    r"""Yield what ``read`` makes of each line of a file that is not blank.
 
     ``raw`` is the line without its ``\n`` or ``\r\n`` and, on the first one, without a byte order mark.
     """
@@ -82,13 +93,13 @@ def read_answers(path: Path) -> Iterator[AnswerLine]:
             if number == 0:
                 line = line.removeprefix(_BOM)
             if line and not line.isspace():
-                yield read_answer(line)
+                yield read(line)
 
 
 def read_answer(raw: bytes) -> AnswerLine:
     """Read one line of an output or error file."""
     try:
-        line = _parse(raw)
+        line = parse(raw, _decode_line)
     except (ValueError, RecursionError):
         return AnswerLine(kind=Kind.MALFORMED, raw=raw)
     if not line.custom_id or "\0" in line.custom_id:  # no database can look for a NUL
@@ -98,23 +109,26 @@ def read_answer(raw: bytes) -> AnswerLine:
     return _not_answered(raw, line)
 
 
-def _parse(raw: bytes) -> _Line:
-    """Raises ValueError (of which msgspec's errors are children) for anything that is not our line."""
+def parse(raw: bytes, decode: Callable[[bytes], T]) -> T:
+    """Decode a line, also one with half a surrogate pair in it.
+
+    Raises ValueError (of which msgspec's errors are children) for anything that ``decode`` refuses.
+    """
     raw.isascii() or raw.decode()  # msgspec does not look into members that it skips
     try:
-        return _decode_line(raw)
+        return decode(raw)
     except msgspec.DecodeError:
         # A copy of the same length in which the offending escapes are harmless; ``raw`` stays.
         tamed = _SURROGATE_ESCAPE.sub(rb"\\ufffd", raw)
         if tamed == raw:
             raise
-        return _decode_line(tamed)
+        return decode(tamed)
 
 
 def _answered(raw: bytes, line: _Line) -> AnswerLine:
     status, body = _response_of(line.response)
     error = line.error if not _is_null(line.error) else body.error
-    usage = usage_of(_value(body.usage)) if body.usage is not _ABSENT else None
+    usage = usage_of(decoded(body.usage)) if body.usage is not _ABSENT else None
     if _is_fine(status) and _is_null(error):
         return AnswerLine(
             kind=Kind.SUCCEEDED, raw=raw, custom_id=line.custom_id, status_code=status, usage=usage
@@ -184,7 +198,7 @@ def _is_fine(status: int | None) -> bool:
 
 def _error_of(error: msgspec.Raw) -> tuple[str, frozenset[str], str]:
     """Return the error's code, its code and type, and its message for people."""
-    value = _value(error)
+    value = decoded(error)
     if not isinstance(value, dict):
         return "", frozenset(), tolerant.text(value)
     found = tolerant.mapping(value.get("error")) or value
@@ -192,7 +206,7 @@ def _error_of(error: msgspec.Raw) -> tuple[str, frozenset[str], str]:
     return code or kind, frozenset({code, kind} - {""}), tolerant.text(found.get("message"))
 
 
-def _value(raw: msgspec.Raw) -> Any:
+def decoded(raw: msgspec.Raw) -> Any:
     """Decode a member that may be anything; one that cannot be decoded says nothing."""
     try:
         return _decode_any(raw)

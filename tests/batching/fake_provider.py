@@ -21,10 +21,12 @@ from batching.providers.base import (
     RemoteBatch,
     RemoteError,
     RemoteFile,
+    Source,
     Status,
+    Traits,
     Trouble,
 )
-from batching.providers.registry import limits_for
+from batching.providers.registry import limits_for, traits_for
 from tests.batching.rows import NOW
 
 
@@ -37,6 +39,7 @@ class FakeProvider:
     """Holds files and batches; fails a call before or after its effect when told to."""
 
     limits: Limits = field(default_factory=lambda: limits_for("sandbox"))
+    traits: Traits = field(default_factory=lambda: traits_for("sandbox"))
     files: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     batches: dict[str, RemoteBatch] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
@@ -97,15 +100,13 @@ class FakeProvider:
         found = [file_id for file_id, (name, _) in self.files.items() if name == filename]
         return RemoteFile(id=found[-1], filename=filename) if found else None
 
-    def create(
-        self, *, input_file_id: str, endpoint: str, metadata: Mapping[str, str]
-    ) -> RemoteBatch:
+    def create(self, *, source: Source, endpoint: str, metadata: Mapping[str, str]) -> RemoteBatch:
         self._begin("create")
         batch = RemoteBatch(
             id=f"batch_{next(self._ids)}",
             status=Status.VALIDATING,
             raw_status="validating",
-            input_file_id=input_file_id,
+            input_file_id=source.file_id,
             metadata=dict(metadata) if self.keeps_metadata else {},
             created_at=self.clock,
         )

@@ -22,6 +22,7 @@ from batching.models import (
     Request,
     RequestBody,
 )
+from batching.providers.base import Source
 from batching.wire import Line
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -98,12 +99,15 @@ def a_line(custom_id: str | None = None, *, body: bytes | None = None, **fields)
     custom_id = custom_id or f"line-{next(_count)}"
     model = fields.pop("model", "gpt-4o-mini")
     body = body or json.dumps({"model": model, "input": f"question of {custom_id}"}).encode()
-    return Line(custom_id=custom_id, url="/v1/responses", body=body, model=model, **fields)
+    url = fields.pop("url", "/v1/responses")
+    return Line(custom_id=custom_id, url=url, body=body, model=model, **fields)
 
 
 def a_batch_at_provider(provider, *, size: int = 3, **fields) -> tuple[Batch, list[Request]]:
     """Return a processing batch that the fake provider holds, and its processing requests."""
-    remote = provider.create(input_file_id="file_in", endpoint="/v1/responses", metadata={})
+    remote = provider.create(
+        source=Source(file_id="file_in"), endpoint="/v1/responses", metadata={}
+    )
     facts = {"input_file_id": "file_in", "request_count": size, "next_attempt_at": NOW} | fields
     batch = a_batch(state="processing", provider_batch_id=remote.id, **facts)
     requests = [a_request(batch=batch, state="processing") for _ in range(size)]

@@ -49,7 +49,7 @@ def test_a_batch_goes_when_its_tokens_fit(lane, held, tokens, goes):
 
 @pytest.mark.parametrize("state", ["submitting", "processing", "cancelling"])
 def test_what_the_provider_may_hold_counts(lane, state):
-    waiting(lane, 60, state=state)
+    holder = waiting(lane, 60, state=state)
     batch = waiting(lane, 60)
 
     assert list(admission.next_up(NOW)) == []
@@ -57,7 +57,7 @@ def test_what_the_provider_may_hold_counts(lane, state):
     batch.refresh_from_db()
     assert batch.state == "waiting_for_capacity"
     assert batch.wait_reason == (
-        "waiting for 60 of 100 enqueued tokens; 60 are held by batches at the provider"
+        f"waiting for 60 of 100 enqueued tokens; 60 are held by batch {holder.pk}"
     )
     assert (batch.waiting_since, batch.next_attempt_at) == (NOW, NOW + timedelta(seconds=5))
 

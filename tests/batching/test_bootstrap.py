@@ -5,20 +5,23 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth import authenticate, get_user_model
 
+from batching.addressing import Addressing
 from batching.bootstrap import bootstrap
-from batching.models import Account, ApiKey, Project
-from tests.batching.rows import NOW
+from batching.models import Account, ApiKey, Lane, Project
+from tests.batching.rows import NOW, a_line, a_project
 
 pytestmark = pytest.mark.django_db
 
 URL = "http://127.0.0.1:9001/v1"
 GIVEN_KEY = "k" * 40
+CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture(autouse=True)
 def nothing_given(settings):
     settings.BATCHER_ADMIN_PASSWORD = settings.BATCHER_BOOTSTRAP_API_KEY = ""
     settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL = "", "https://api.openai.com/v1"
+    settings.ANTHROPIC_API_KEY, settings.ANTHROPIC_BASE_URL = "", "https://api.anthropic.com"
 
 
 def rows():
@@ -65,6 +68,30 @@ def test_the_environments_account_follows_the_environment(settings):
 
     account = Account.objects.get()
     assert (account.name, account.kind, account.api_key) == ("openai", "openai", "sk-two")
+
+
+def test_an_anthropic_key_makes_an_account_of_its_own(settings):
+    settings.ANTHROPIC_API_KEY = "sk-ant-one"
+
+    bootstrap(sandbox_url=None)
+
+    account = Account.objects.get()
+    assert (account.name, account.kind, account.api_key) == ("anthropic", "anthropic", "sk-ant-one")
+    assert account.base_url == "https://api.anthropic.com"
+
+
+def test_each_endpoint_goes_to_the_side_of_the_sandbox_that_serves_it():
+    bootstrap(sandbox_url=URL)
+    addressing = Addressing(a_project())
+
+    lanes = {url: addressing.lane(a_line(url=url)).lane_id for url in ("/v1/messages", CHAT)}
+
+    accounts = {url: Lane.objects.get(pk=pk).account for url, pk in lanes.items()}
+    assert {url: each.name for url, each in accounts.items()} == {
+        "/v1/messages": "sandbox-anthropic",
+        CHAT: "sandbox",
+    }
+    assert accounts["/v1/messages"].base_url == "http://127.0.0.1:9001"
 
 
 def test_the_sandboxs_account_is_on_only_while_a_sandbox_runs():

@@ -9,6 +9,7 @@ import pytest
 
 from batching import (
     admission,
+    adoption,
     closing,
     collection,
     intake,
@@ -26,7 +27,7 @@ SWEEPS = (
     packing.pack,
     submission.upload_due,
     submission.submit_due,
-    submission.adopt_due,
+    adoption.adopt_due,
     collection.poll_due,
     collection.collect_due,
     closing.close_due,

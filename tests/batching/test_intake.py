@@ -11,7 +11,7 @@ from batching.limits import line_bytes
 from batching.models import Destination, Lane, Request, RequestBody
 from batching.providers.openai import OpenAI
 from batching.providers.openai_lines import render_line
-from batching.tokens import estimate
+from batching.tokens import estimates
 from batching.wire import Delivery
 from tests.batching.rows import (
     NOW,
@@ -147,10 +147,10 @@ def test_a_line_too_large_for_its_lane_is_refused_and_the_rest_is_taken():
 
 
 def test_a_line_of_more_tokens_than_its_lane_may_enqueue_is_refused():
-    fits = a_line("fits", body=b"x" * 350)
-    a_lane(token_limit=estimate(fits.body))
+    fits = a_line("fits", body=b"one " * 100)
+    a_lane(token_limit=estimates([fits])[0].tokens)
 
-    many, few = take(a_line("many", body=b"x" * 360), fits)
+    many, few = take(a_line("many", body=b"one " * 130), fits)
 
     assert many.code == "validation_error"
     assert few.is_new

@@ -6,11 +6,11 @@ from datetime import timedelta
 
 import pytest
 
-from batching import admission, steering, submission
+from batching import admission, adoption, steering, submission
 from batching.claims import LEASE
 from batching.lifecycle import Actor
 from batching.models import Account, Batch
-from batching.providers.base import Trouble
+from batching.providers.base import Source, Trouble
 from tests.batching.fake_provider import trouble
 from tests.batching.rows import NOW, a_batch, a_request, log_of, states_of
 
@@ -280,7 +280,7 @@ def looks_until(last: timedelta, provider) -> list[int]:
     looked, ticks = [], int(last.total_seconds() // 15)
     for tick in range(1, ticks + 1):
         before = provider.count("list_batches")
-        submission.adopt_due(NOW + timedelta(seconds=15 * tick))
+        adoption.adopt_due(NOW + timedelta(seconds=15 * tick))
         if provider.count("list_batches") > before:
             looked.append(tick / 4)
     return looked
@@ -291,7 +291,7 @@ def test_a_batch_in_doubt_is_not_created_again_but_found(doubtful, provider):
     assert doubtful.last_error.startswith("creation in doubt")
 
     submission.submit_due(NOW + timedelta(minutes=2))
-    submission.adopt_due(NOW + timedelta(minutes=2))
+    adoption.adopt_due(NOW + timedelta(minutes=2))
 
     batch = again(doubtful)
     assert (batch.state, batch.provider_batch_id) == ("processing", provider.only_batch().id)
@@ -304,7 +304,7 @@ def test_a_batch_created_by_a_killed_worker_is_found(uploaded, provider):
     with pytest.raises(Killed):
         submission.submit_due(NOW)
 
-    submission.adopt_due(NOW + timedelta(minutes=2))
+    adoption.adopt_due(NOW + timedelta(minutes=2))
 
     assert again(uploaded).provider_batch_id == provider.only_batch().id
     assert provider.count("create") == 1
@@ -315,7 +315,7 @@ def test_a_server_that_keeps_no_metadata_is_matched_by_the_input_file(uploaded, 
     provider.break_after("create", UNKNOWN)
     submission.submit_due(NOW)
 
-    submission.adopt_due(NOW + timedelta(minutes=2))
+    adoption.adopt_due(NOW + timedelta(minutes=2))
 
     assert again(uploaded).provider_batch_id == provider.only_batch().id
 
@@ -324,7 +324,7 @@ def test_the_batch_of_an_earlier_intent_is_not_taken_for_this_one(doubtful, prov
     remote = provider.only_batch()
     provider.say(remote.id, metadata={**remote.metadata, "batcher_intent": "yesterday"})
 
-    submission.adopt_due(NOW + timedelta(minutes=2))
+    adoption.adopt_due(NOW + timedelta(minutes=2))
 
     assert again(doubtful).state == "submitting"
 
@@ -333,10 +333,12 @@ def test_of_two_batches_found_the_oldest_is_kept_and_the_other_cancelled(doubtfu
     first = provider.only_batch()
     provider.clock = NOW + timedelta(seconds=9)
     second = provider.create(
-        input_file_id=first.input_file_id, endpoint="/v1/responses", metadata=first.metadata
+        source=Source(file_id=first.input_file_id),
+        endpoint="/v1/responses",
+        metadata=first.metadata,
     )
 
-    submission.adopt_due(NOW + timedelta(minutes=2))
+    adoption.adopt_due(NOW + timedelta(minutes=2))
 
     assert again(doubtful).provider_batch_id == first.id
     assert provider.batches[second.id].raw_status == "cancelling"
@@ -361,7 +363,7 @@ def test_a_list_that_lags_does_not_make_a_second_batch(doubtful, provider):
     assert looks_until(timedelta(minutes=6), provider) == [2, 5]
 
     provider.batches[remote.id] = remote
-    submission.adopt_due(NOW + timedelta(minutes=10))
+    adoption.adopt_due(NOW + timedelta(minutes=10))
 
     assert again(doubtful).provider_batch_id == remote.id
     assert provider.count("create") == 1
@@ -371,10 +373,10 @@ def test_without_a_look_after_fifteen_minutes_nothing_is_asked_for_again(doubtfu
     provider.refuse("list_batches", RETRY, times=3)
     remote = provider.only_batch()
     for hour in range(1, 4):
-        submission.adopt_due(NOW + timedelta(hours=hour))
+        adoption.adopt_due(NOW + timedelta(hours=hour))
     assert again(doubtful).state == "submitting"
 
-    submission.adopt_due(NOW + timedelta(hours=4))
+    adoption.adopt_due(NOW + timedelta(hours=4))
 
     assert again(doubtful).provider_batch_id == remote.id
 
@@ -383,9 +385,9 @@ def test_a_doubtful_batch_that_was_cancelled_is_found_and_stopped(doubtful, prov
     Batch.objects.update(state="cancelling", cancel_asked=True)
     provider.refuse("cancel", RETRY)
 
-    submission.adopt_due(NOW + timedelta(minutes=2))
+    adoption.adopt_due(NOW + timedelta(minutes=2))
     assert again(doubtful).provider_batch_id == ""
-    submission.adopt_due(NOW + timedelta(minutes=5))
+    adoption.adopt_due(NOW + timedelta(minutes=5))
 
     assert provider.only_batch().raw_status == "cancelling"
     assert again(doubtful).state == "cancelling"
@@ -397,7 +399,8 @@ def test_a_cancelled_batch_that_never_arrived_ends_with_its_requests(uploaded, p
     submission.submit_due(NOW)
     Batch.objects.update(state="cancelling", cancel_asked=True)
 
-    submission.adopt_due(NOW + timedelta(minutes=16))
+    for minute in (2, 16):
+        adoption.adopt_due(NOW + timedelta(minutes=minute))
 
     assert again(uploaded).state == "cancelled"
     assert set(states_of(*uploaded.requests.all())) == {"cancelled"}

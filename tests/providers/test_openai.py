@@ -9,7 +9,7 @@ import pytest
 import responses
 from responses import matchers
 
-from batching.providers.base import Counts, ProviderError, RemoteError, Status, Trouble
+from batching.providers.base import Counts, ProviderError, RemoteError, Source, Status, Trouble
 from batching.providers.openai import OpenAI, batch_of
 from batching.providers.registry import provider_for
 
@@ -160,7 +160,9 @@ def test_create_sends_the_documented_members(provider):
     responses.post(f"{BASE_URL}/batches", json=batch(1), match=[matchers.json_params_matcher(sent)])
 
     provider.create(
-        input_file_id="file_1", endpoint="/v1/responses", metadata={"batcher_batch": "bat_1"}
+        source=Source(file_id="file_1"),
+        endpoint="/v1/responses",
+        metadata={"batcher_batch": "bat_1"},
     )
 
     headers = responses.calls[0].request.headers
