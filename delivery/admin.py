@@ -16,6 +16,7 @@ from batching.admin import searching, shown
 from batching.admin.payloads import PAYLOAD_PERMISSION
 from batching.admin.rows import MachineRows
 from batching.templatetags.badges import BAD, GOOD, QUIET, WARNING, badge, outcome_badge
+from delivery import event_admin  # noqa: F401  # registers its pages
 from delivery.models import Attempt, IntakeStatus, Rejection
 
 if TYPE_CHECKING:
@@ -63,9 +64,12 @@ class AttemptAdmin(MachineRows[Attempt]):
     deferred_in_lists = ("answer",)
     fieldsets = (
         ("Attempt", {"fields": (
-            ("its_request", "place"), ("number", "is_replay"), ("ended_at", "took"), "next_at",
+            ("its_request", "place"), ("number", "is_replay"), ("started_at", "ended_at", "took"),
+            ("body_sha256", "body_size"), "next_at",
         )}),
-        ("What came of it", {"fields": (("badge", "status"), "address", "detail", "said")}),
+        ("What came of it", {"fields": (
+            ("badge", "status"), ("address", "error_class"), "detail", "said",
+        )}),
     )  # fmt: skip
     readonly_fields = ("its_request", "place", "badge", "took", "said")
 

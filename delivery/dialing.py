@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from delivery.addresses import AddressBlockedError, AddressGuard
+from batching.reach import AddressBlockedError, AddressGuard
 from delivery.outcome import Code
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Dial:
 
     host: str
     port: int
+    is_encrypted: bool = True
     address: str = ""
     """The address last connected to, or tried."""
     is_new: bool = False
@@ -137,7 +138,7 @@ def guarded_connector(
         dial = current_dial.get()
         address = str(sockaddr[0])
         # The last gate: nothing that the guard refuses gets a socket, however it came here.
-        guard.judge(dial.host, dial.port, [address])
+        guard.judge(dial.host, dial.port, [address], is_encrypted=dial.is_encrypted)
         dial.address, dial.is_new = address, True
         return socket.socket(family, kind, proto)
 

@@ -1,19 +1,22 @@
 """Send what is due: claim, send, record, overlapped, until nothing is due or the time is up.
 
 Webhooks leave from one event loop over kept connections, messages for RabbitMQ from a thread in one
-pipelined call; the database is spoken to from a thread of its own, so the loop never waits for it. A
-slow destination holds no more than its own share of the claims. Called by the delivery task; several
-workers may run it at once, for the claims keep them apart (``due``).
+pipelined call; the database is spoken to from a thread of its own, so the loop never waits for it.
+``turns`` says what may be claimed and how much of it may be under way, over all workers; ``flights``
+keeps to it here, so a destination that hangs holds up nobody else. Called by the delivery task.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
@@ -22,96 +25,196 @@ from django.db import DatabaseError, connections
 from django.utils import timezone
 
 from batching.models import Destination
-from delivery import due, rabbitmq
-from delivery.addresses import AddressGuard
+from delivery import due, rabbitmq, turns
 from delivery.due import Claim, Parcel, Sent
+from delivery.flights import Flights
 from delivery.outcome import Code, Outcome
+from delivery.outgoing import endpoint_of, webhook_sender
+from delivery.turns import Held
 from delivery.webhook import Endpoint, WebhookSender
 
 logger = logging.getLogger(__name__)
 
 _RUN_S = 240.0
 """A run claims nothing new after this long; the next doorbell goes on."""
-_IN_FLIGHT, _IN_FLIGHT_PER_DESTINATION = 256, 32
-_CLAIMED, _CLAIMED_PER_DESTINATION = 2_000, 500
+_IN_FLIGHT = 640
+"""Webhooks under way from this process, to all destinations."""
 _HELD_BYTES = 64 * 1024 * 1024
 _RECORDED_AT_ONCE, _RECORD_EVERY_S = 500, 0.25
+_LOOK_EVERY_S = 0.5
+"""How long a run goes on without looking for what else is due."""
+_LEAST_PAUSE_S = 0.05
 _PUBLISHING = 2
 """Groups of messages that are under way to RabbitMQ, or not yet recorded, at once."""
+_FAULT = Outcome(code=Code.INTERNAL_ERROR, detail="see the log of the worker")
 
 Result = TypeVar("Result")
 
+_running = threading.Lock()
+_asked = threading.Event()
+
 
 def send_due() -> int:
-    """Send every result that is due and return how many tries were made."""
-    return asyncio.run(_Dispatch().run())
+    """Send every result that is due and return how many tries were made.
+
+    One run at a time in a process: who asks meanwhile returns 0 at once, and the run goes on for him.
+    """
+    _asked.set()
+    tries = 0
+    while _asked.is_set() and _running.acquire(blocking=False):
+        try:
+            _asked.clear()
+            tries += asyncio.run(_Dispatch().run())
+        finally:
+            _running.release()
+    return tries
 
 
 class _Dispatch:
     """One run: what is claimed and under way in this process, by destination."""
 
     def __init__(self) -> None:
+        self._name = uuid.uuid4().hex[:12]
         self._database = ThreadPoolExecutor(1, thread_name_prefix="dispatch-db")
         self._brokers = ThreadPoolExecutor(_PUBLISHING, thread_name_prefix="dispatch-amqp")
         self._destinations: dict[int, Destination] = {}
+        self._endpoints: dict[int, Endpoint | Outcome] = {}
         self._held: dict[int, Claim] = {}
-        self._held_bytes = 0
-        self._slots: dict[int, asyncio.Semaphore] = {}
-        self._all_slots = asyncio.Semaphore(_IN_FLIGHT)
+        self._held_bytes = self._recording = 0
+        self._flights: Flights[Parcel] = Flights(_IN_FLIGHT)
         # Bounded: what was sent and not yet recorded is sent again when this process dies.
         self._ended: asyncio.Queue[Sent] = asyncio.Queue(_RECORDED_AT_ONCE)
         self._publishing = asyncio.Semaphore(_PUBLISHING)
         self._under_way: set[asyncio.Task[None]] = set()
+        self._shared: set[int] = set()
+        self._moved = asyncio.Event()
+        """Something landed or was recorded: there may be room."""
+        self._ends = self._enough_ends = 0
+        """Tries that ended or were recorded so far, and at which figure the next turn pays."""
         self._tries = 0
 
     async def run(self) -> int:
-        guard = AddressGuard.opening(settings.BATCHER_ALLOW_PRIVATE_DESTINATIONS)
-        stop_at = time.monotonic() + _RUN_S
         keeper = asyncio.create_task(self._keep_claims())
+        recorder = asyncio.create_task(self._record_all())
+        recorder.add_done_callback(lambda _: self._moved.set())
         try:
-            async with WebhookSender(guard) as sender:
-                while await self._round(sender, may_claim=time.monotonic() < stop_at):
-                    continue
+            async with webhook_sender() as sender:
+                await self._feed(sender, recorder)
         finally:
             keeper.cancel()
+            recorder.cancel()
+            leave = partial(turns.leave, self._name, list(self._shared), now=timezone.now())
+            await self._in_database(leave)
             await self._in_database(connections.close_all)
             self._database.shutdown()
             self._brokers.shutdown()
         return self._tries
 
-    async def _round(self, sender: WebhookSender, *, may_claim: bool) -> bool:
-        """Claim what there is room for, and record what has ended; False when all is done."""
-        claims = await self._claim() if may_claim else []
-        if claims:
-            await self._send(claims, sender)
-        if not self._under_way and self._ended.empty():
-            return False
-        await self._record_some()
-        return True
+    async def _feed(self, sender: WebhookSender, recorder: asyncio.Task[None]) -> None:
+        """Take turns while there is something to send, and wait for the last of it to be recorded."""
+        stop_at = time.monotonic() + _RUN_S
+        while True:
+            may_claim = time.monotonic() < stop_at
+            again_in_s = await self._turn(sender, may_claim=may_claim)
+            if recorder.done():
+                recorder.result()
+            if self._held or self._recording:
+                await self._until_there_is_room(recorder)
+            elif again_in_s is None or not may_claim:
+                return
+            else:
+                await asyncio.sleep(min(max(again_in_s, _LEAST_PAUSE_S), _LOOK_EVERY_S))
 
-    async def _send(self, claims: Sequence[Claim], sender: WebhookSender) -> None:
+    async def _until_there_is_room(self, recorder: asyncio.Task[None]) -> None:
+        """Wait until a good part of what was taken has ended or been recorded, or a moment has passed."""
+        until = time.monotonic() + _LOOK_EVERY_S
+        while (self._held or self._recording) and not recorder.done():
+            left_s = until - time.monotonic()
+            if left_s <= 0 or (self._ends >= self._enough_ends and not self._held_too_much()):
+                return
+            await self._wait_for_movement(left_s)
+
+    def _note_ends(self, count: int) -> None:
+        self._ends += count
+        if self._ends >= self._enough_ends:
+            self._moved.set()
+
+    async def _wait_for_movement(self, most_s: float) -> None:
+        self._moved.clear()
+        try:
+            await asyncio.wait_for(self._moved.wait(), most_s)
+        except TimeoutError:
+            return
+
+    def _held_too_much(self) -> bool:
+        return self._held_bytes > _HELD_BYTES
+
+    async def _turn(self, sender: WebhookSender, *, may_claim: bool) -> float | None:
+        """Share out, claim, and set what was claimed on its way; returns when a rate allows more."""
+        take = partial(
+            turns.take,
+            self._name,
+            self._holdings(),
+            now=timezone.now(),
+            may_claim=may_claim and not self._held_too_much(),
+        )
+        ends = self._ends
+        turn = await self._in_database(take)
+        self._held |= {c.request_id: c for c in turn.claims}
+        self._enough_ends = ends + (len(turn.claims) // 2 or len(self._held) // 4 or 1)
+        self._shared = (self._shared - turn.slots.keys()) | turn.shared
+        self._note_places(turn.destinations, timezone.now())
+        for pk, slots in turn.slots.items():
+            self._flights.allow(pk, slots)
+            if not slots and pk not in turn.destinations:
+                await self._give_back(pk)
+        await self._load(turn.claims, sender)
+        return turn.again_in_s
+
+    def _holdings(self) -> dict[int, Held]:
+        claimed = Counter(c.destination_id for c in self._held.values())
+        return {
+            pk: Held(claimed=claimed[pk], flying=self._may_fly(pk, claimed[pk]))
+            for pk in {*claimed, *self._shared}
+        }
+
+    def _may_fly(self, pk: int, claimed: int) -> int:
+        """Return what is under way there, or will be before the next turn is known."""
+        place = self._destinations.get(pk)
+        if place is not None and place.type != Destination.Type.WEBHOOK:
+            return claimed
+        return max(self._flights.flying(pk), min(self._flights.slots(pk), claimed))
+
+    def _note_places(self, places: dict[int, Destination], now: datetime) -> None:
+        self._destinations |= places
+        for pk, place in places.items():
+            try:
+                self._endpoints[pk] = endpoint_of(place, now)
+            except ValueError as error:
+                self._endpoints[pk] = Outcome(code=Code.INVALID_DESTINATION, detail=str(error))
+
+    async def _give_back(self, destination_id: int) -> None:
+        """Give back what waits for a destination that may not be sent to any more."""
+        parcels = self._flights.withdraw(destination_id)
+        if not parcels:
+            return
+        claims = [parcel.claim for parcel in parcels]
+        for parcel in parcels:
+            self._drop(parcel)
+        reason = "not sent: the destination is held or its circuit open"
+        await self._in_database(partial(due.give_back, claims, reason=reason, now=timezone.now()))
+
+    async def _load(self, claims: Sequence[Claim], sender: WebhookSender) -> None:
+        if not claims:
+            return
         for group in await self._in_database(lambda: list(due.groups(claims))):
             parcels = await self._in_database(partial(due.load, group))
             loaded = {parcel.claim for parcel in parcels}
             for gone in set(group) - loaded:  # deleted while it was claimed
                 del self._held[gone.request_id]
             self._start(parcels, sender)
-            while self._held_bytes > _HELD_BYTES:
-                await self._record_some()
-
-    async def _claim(self) -> list[Claim]:
-        now = timezone.now()
-        if len(self._held) > _CLAIMED - _CLAIMED_PER_DESTINATION:
-            return []
-        destinations = await self._in_database(partial(due.open_destinations, now))
-        self._destinations |= {d.pk: d for d in destinations}
-        share = max(1, min(_CLAIMED_PER_DESTINATION, _CLAIMED // max(1, len(destinations))))
-        held = Counter(c.destination_id for c in self._held.values())
-        room = {d.pk: share - held[d.pk] for d in destinations}
-        room = {pk: most for pk, most in room.items() if most > share // 2}
-        claims = await self._in_database(partial(due.claim, room, now=now)) if room else []
-        self._held |= {c.request_id: c for c in claims}
-        return claims
+            while self._held_too_much():
+                await self._wait_for_movement(_LOOK_EVERY_S)
 
     async def _keep_claims(self) -> None:
         """Renew what is claimed while it waits for its turn, so that a lease may be short."""
@@ -124,36 +227,42 @@ class _Dispatch:
                 logger.warning("leases not renewed", extra={"error": str(error)[:200]})
 
     def _start(self, parcels: Sequence[Parcel], sender: WebhookSender) -> None:
-        """Set every parcel on its way: webhooks one by one, RabbitMQ's all together."""
-        by_type: dict[str, list[Parcel]] = {}
+        """Let webhooks wait for a slot each, and publish RabbitMQ's all together."""
+        together = []
         for parcel in parcels:
             self._held_bytes += len(parcel.message.body)
-            destination = self._destinations[parcel.claim.destination_id]
-            by_type.setdefault(destination.type, []).append(parcel)
-        for parcel in by_type.pop(Destination.Type.WEBHOOK, []):
-            self._spawn(self._post(parcel, sender))
-        for together in by_type.values():
+            pk = parcel.claim.destination_id
+            if self._destinations[pk].type == Destination.Type.WEBHOOK:
+                self._flights.put(pk, parcel)
+            else:
+                together.append(parcel)
+        if together:
             self._spawn(self._publish(together))
+        self._fly(sender)
+
+    def _fly(self, sender: WebhookSender) -> None:
+        for pk, parcel in self._flights.start():
+            self._spawn(self._post(pk, parcel, sender))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _post(self, parcel: Parcel, sender: WebhookSender) -> None:
-        destination = self._destinations[parcel.claim.destination_id]
-        slots = self._slots.setdefault(
-            destination.pk, asyncio.Semaphore(_IN_FLIGHT_PER_DESTINATION)
-        )
-        secrets = (destination.secret,) if destination.secret else ()
-        endpoint = Endpoint(url=destination.url, secrets=secrets)
-        async with slots, self._all_slots:
-            try:
-                outcome = await sender.send(endpoint, parcel.message, now=timezone.now())
-            except Exception:
-                logger.exception("sending failed", extra={"result": parcel.message.id})
-                outcome = Outcome(code=Code.INTERNAL_ERROR, detail="see the log of the worker")
-            await self._ended.put(Sent(parcel=parcel, outcome=outcome))
+    async def _post(self, pk: int, parcel: Parcel, sender: WebhookSender) -> None:
+        target = self._endpoints[pk]
+        try:
+            if isinstance(target, Outcome):
+                outcome = target
+            else:
+                outcome = await sender.send(target, parcel.message, now=timezone.now())
+        except Exception:
+            logger.exception("sending failed", extra={"result": parcel.message.id})
+            outcome = _FAULT
+        await self._ended.put(Sent(parcel=parcel, outcome=outcome))
+        self._flights.land(pk)
+        self._note_ends(1)
+        self._fly(sender)
 
     async def _publish(self, parcels: Sequence[Parcel]) -> None:
         messages = [self._addressed(p) for p in parcels]
@@ -163,10 +272,10 @@ class _Dispatch:
                 outcomes = await asyncio.get_running_loop().run_in_executor(self._brokers, publish)
             except Exception:
                 logger.exception("publishing failed", extra={"messages": len(messages)})
-                outcomes = [Outcome(code=Code.INTERNAL_ERROR, detail="see the log of the worker")]
-                outcomes *= len(messages)
+                outcomes = [_FAULT] * len(messages)
             for parcel, outcome in zip(parcels, outcomes, strict=True):
                 await self._ended.put(Sent(parcel=parcel, outcome=outcome))
+                self._note_ends(1)
 
     def _addressed(self, parcel: Parcel) -> rabbitmq.Addressed:
         place = self._destinations[parcel.claim.destination_id]
@@ -176,21 +285,30 @@ class _Dispatch:
             routing_key=place.queue or place.routing_key,
         )
 
-    async def _record_some(self) -> None:
-        """Wait for a try to end, gather others for a moment, and record them together."""
-        sent = [await self._ended.get()]
-        gather_until = time.monotonic() + _RECORD_EVERY_S
-        while self._under_way and self._ended.qsize() < _RECORDED_AT_ONCE:
-            if time.monotonic() >= gather_until:
-                break
-            await asyncio.sleep(_RECORD_EVERY_S / 10)
-        while not self._ended.empty() and len(sent) < _RECORDED_AT_ONCE:
-            sent.append(self._ended.get_nowait())
-        for one in sent:  # no longer renewed: recording says when they are due next
-            self._held.pop(one.parcel.claim.request_id, None)
-            self._held_bytes -= len(one.parcel.message.body)
-        await self._in_database(partial(due.record, sent, now=timezone.now()))
-        self._tries += len(sent)
+    async def _record_all(self) -> None:
+        """Record what has ended, many together, until the run is over."""
+        while True:
+            sent = [await self._ended.get()]
+            gather_until = time.monotonic() + _RECORD_EVERY_S
+            while self._under_way and self._ended.qsize() < _RECORDED_AT_ONCE:
+                if time.monotonic() >= gather_until:
+                    break
+                await asyncio.sleep(_RECORD_EVERY_S / 10)
+            while not self._ended.empty() and len(sent) < _RECORDED_AT_ONCE:
+                sent.append(self._ended.get_nowait())
+            for one in sent:  # no longer renewed: recording says when they are due next
+                self._drop(one.parcel)
+            self._recording = len(sent)
+            record = partial(due.record, sent, now=timezone.now())
+            await self._in_database(record)
+            self._tries += len(sent)
+            self._recording = 0
+            self._note_ends(len(sent))
+            self._moved.set()
+
+    def _drop(self, parcel: Parcel) -> None:
+        self._held.pop(parcel.claim.request_id, None)
+        self._held_bytes -= len(parcel.message.body)
 
     async def _in_database(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._database, work)

@@ -8,27 +8,31 @@ changes nothing.
 
 from __future__ import annotations
 
-import logging
+import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Length
 
 from batching.lifecycle import BAD_ENDS, Actor, RequestState, move_many
 from batching.models import Answer, Destination, Request, RequestBody
 from batching.staging import INTEGER, REAL, TEXT, TIME, TRUTH, sql_value, stage
-from delivery.envelope import render
+from delivery import health
+from delivery.envelope import render_within
+from delivery.health import Noted
+from delivery.intake_messages import printable
 from delivery.models import Attempt
 from delivery.outcome import Message, Outcome
+from delivery.outgoing import schedule_of
 from delivery.retry import Next, Verdict, verdict
-
-logger = logging.getLogger(__name__)
 
 _SENDER = Actor(name="delivery")
 LEASE = timedelta(minutes=1)
@@ -64,40 +68,61 @@ class Sent:
     outcome: Outcome
 
 
-def open_destinations(now: datetime) -> list[Destination]:
-    """Return the destinations with something due that may be sent to."""
-    due = Request.objects.filter(destination=OuterRef("pk"), due_at__lte=now)
-    return list(Destination.objects.open().filter(Exists(due)))
+_DUE_PLACES = """
+WITH RECURSIVE place (id) AS (
+    SELECT min(destination_id) FROM {request} WHERE due_at IS NOT NULL
+    UNION ALL
+    SELECT (SELECT min(destination_id) FROM {request} WHERE due_at IS NOT NULL AND destination_id > place.id)
+    FROM place WHERE place.id IS NOT NULL
+)
+SELECT id FROM place WHERE id IS NOT NULL AND (
+    SELECT min(due_at) FROM {request} WHERE destination_id = place.id AND due_at IS NOT NULL
+) <= %s
+"""
+"""Steps from one destination to the next in the index, whatever lies between: neither database skips by itself."""
+
+
+def ready_destinations(now: datetime) -> list[Destination]:
+    """Return the destinations with something due that may be sent to: not held, circuit not open."""
+    with connection.cursor() as cursor:
+        cursor.execute(_DUE_PLACES.format(request=Request._meta.db_table), [sql_value(now)])
+        ids = [pk for (pk,) in cursor.fetchall()]
+    is_broken = Q(health__open_until__gt=now)
+    return list(Destination.objects.open().filter(pk__in=ids).exclude(is_broken))
 
 
 def claim(room: Mapping[int, int], *, now: datetime) -> list[Claim]:
     """Claim due results: for each destination id no more than ``room`` says, longest due first."""
-    claims: list[Claim] = []
     with transaction.atomic():
-        for destination_id, most in room.items():
-            claims += _claim_of(destination_id, most, now)
-    return claims
-
-
-def _claim_of(destination_id: int, most: int, now: datetime) -> list[Claim]:
-    due = Request.objects.select_for_update(skip_locked=True, of=("self",)).due(now)
-    rows = list(
-        due.filter(destination=destination_id).values_list("pk", "state", "fence", "tries")[:most]
-    )
-    if not rows:
-        return []
-    lease = {"due_at": now + LEASE, "fence": F("fence") + 1}
-    fresh = [pk for pk, state, _, _ in rows if state == RequestState.PROCESSED]
-    others = [pk for pk, state, _, _ in rows if state != RequestState.PROCESSED]
-    if fresh:
-        ids = Request.objects.filter(pk__in=fresh)
-        move_many(ids, "deliver", reason="sending", by=_SENDER, now=now, changes=lease)
-    if others:
-        Request.objects.filter(pk__in=others).update(**lease)
+        rows = [row for place, most in room.items() for row in _due_at(place, most, now)]
+        lease = {"due_at": now + LEASE, "fence": F("fence") + 1}
+        fresh = [row[0] for row in rows if row[2] == RequestState.PROCESSED]
+        others = [row[0] for row in rows if row[2] != RequestState.PROCESSED]
+        if fresh:
+            ids = Request.objects.filter(pk__in=fresh)
+            move_many(ids, "deliver", reason="sending", by=_SENDER, now=now, changes=lease)
+        if others:
+            Request.objects.filter(pk__in=others).update(**lease)
     return [
-        Claim(request_id=pk, destination_id=destination_id, fence=fence + 1, number=tries + 1)
-        for pk, _, fence, tries in rows
+        Claim(request_id=pk, destination_id=place, fence=fence + 1, number=tries + 1)
+        for pk, place, _, fence, tries in rows
     ]
+
+
+def _due_at(destination_id: int, most: int, now: datetime) -> list[tuple[int, int, str, int, int]]:
+    due = Request.objects.select_for_update(skip_locked=True, of=("self",)).due(now)
+    columns = ("pk", "destination_id", "state", "fence", "tries")
+    return list(due.filter(destination=destination_id).values_list(*columns)[:most])
+
+
+def give_back(claims: Sequence[Claim], *, reason: str, now: datetime) -> None:
+    """Make claimed results that were not sent due again at once; it costs them no try."""
+    for fence in {c.fence for c in claims}:
+        ids = [c.request_id for c in claims if c.fence == fence]
+        ours = Request.objects.filter(pk__in=ids, fence=fence, due_at__isnull=False)
+        again = {"due_at": now}
+        move_many(ours, "try_later", reason=reason, by=_SENDER, now=now, changes=again)
+        ours.filter(state__in=BAD_ENDS).update(**again)
 
 
 def renew(request_ids: Sequence[int], *, now: datetime) -> None:
@@ -124,12 +149,17 @@ def groups(claims: Sequence[Claim]) -> Iterator[list[Claim]]:
         yield group
 
 
+_TOLD = ("key", "custom_id", "attempt", "replays", "state", "error_code", "error_message")
+"""What of a request is told, or decides what is: its other columns are not read."""
+
+
 def load(claims: Sequence[Claim]) -> list[Parcel]:
     """Read the claimed results and make the messages to be sent."""
     ids = [c.request_id for c in claims]
-    requests = Request.objects.in_bulk(ids)
-    answers = {a.request_id: a for a in _present_answers(ids)}
+    requests = Request.objects.only(*_TOLD).in_bulk(ids)
+    answers = {a.request_id: a for a in _present_answers(ids).defer("batch", "received_at")}
     metadata = dict(RequestBody.objects.filter(pk__in=ids).values_list("request_id", "metadata"))
+    most_bytes = _inline_limits({c.destination_id for c in claims})
     return [
         Parcel(
             claim=one,
@@ -137,6 +167,7 @@ def load(claims: Sequence[Claim]) -> list[Parcel]:
                 requests[one.request_id],
                 answers.get(one.request_id),
                 bytes(metadata.get(one.request_id, b"{}")),
+                most_bytes.get(one.destination_id, 0),
             ),
             is_replay=requests[one.request_id].replays > 0,
         )
@@ -154,15 +185,34 @@ def message_id(request: Request) -> str:
     return f"{request.key}-{request.attempt}"
 
 
-def _message(request: Request, answer: Answer | None, metadata: bytes) -> Message:
+def _inline_limits(destination_ids: set[int]) -> dict[int, int]:
+    """Return for each destination how many bytes a message to it may have before it is sent thin."""
+    usual = {
+        Destination.Type.WEBHOOK: settings.BATCHER_WEBHOOK_MAX_INLINE_BYTES,
+        Destination.Type.RABBITMQ: settings.BATCHER_RABBITMQ_MAX_INLINE_BYTES,
+    }
+    places = Destination.objects.filter(pk__in=destination_ids)
+    return {
+        pk: most or usual[Destination.Type(kind)]
+        for pk, kind, most in places.values_list("pk", "type", "max_inline_bytes")
+    }
+
+
+def _message(request: Request, answer: Answer | None, metadata: bytes, most_bytes: int) -> Message:
     headers = [
         ("x-batcher-request-id", request.key),
         ("x-batcher-custom-id", quote(request.custom_id, safe=_HEADER_SAFE)),
     ]
     if request.replays:
         headers.append(("x-replay", "1"))
-    body = render(request, answer, metadata)
+    body = render_within(most_bytes, result_url(request), request, answer, metadata)
     return Message(id=message_id(request), body=body, headers=tuple(headers))
+
+
+def result_url(request: Request) -> str:
+    """Return where a key of its project can fetch the whole result of the request's present attempt."""
+    base = settings.BATCHER_PUBLIC_URL or settings.BATCHER_URL
+    return f"{base}/api/requests/{request.key}/result?attempt={request.attempt}"
 
 
 _STAGED = {
@@ -178,27 +228,71 @@ _STAGED = {
     "detail": TEXT,
     "answer": TEXT,
     "address": TEXT,
+    "error_class": TEXT,
+    "body_sha256": TEXT,
+    "body_size": INTEGER,
+    "started_at": TIME,
     "duration_s": REAL,
+    "ended_at": TIME,
 }
 _COPIED = [name for name in _STAGED if name not in ("fence", "next")]
 
 
 def record(sent: Sequence[Sent], *, now: datetime) -> None:
-    """Log every try and write what follows from it, in one transaction."""
-    verdicts = [verdict(s.outcome, s.parcel.claim.number, now=now) for s in sent]
+    """Log every try and write what follows from it and how its destination fares, in one transaction."""
+    places = _places(sent)
+    schedules = {pk: schedule_of(place) for pk, place in places.items()}
+    sent = [s for s in sent if s.parcel.claim.destination_id in places]
+    verdicts = [
+        verdict(
+            s.outcome,
+            s.parcel.claim.number,
+            now=now,
+            schedule=schedules[s.parcel.claim.destination_id],
+        )
+        for s in sent
+    ]
     with transaction.atomic():
-        stage("delivery_outcome", _STAGED, map(_row, sent, verdicts), key="request_id")
-        _log_attempts(now)
+        stage(
+            "delivery_outcome",
+            _STAGED,
+            (_row(s, v, now) for s, v in zip(sent, verdicts, strict=True)),
+            key="request_id",
+        )
+        _log_attempts()
         _move_delivered(now)
         _move_dead(now)
         _move_retried(now)
         for one, decided in zip(sent, verdicts, strict=True):
             if decided.disable_destination:
-                _disable(one.parcel.claim.destination_id, decided.reason, now)
+                health.disable(one.parcel.claim.destination_id, decided.reason, now)
+        health.note(_noted(places, sent, verdicts), now=now)
 
 
-def _row(sent: Sent, decided: Verdict) -> tuple[Any, ...]:
-    claim_, outcome = sent.parcel.claim, sent.outcome
+def _places(sent: Sequence[Sent]) -> dict[int, Destination]:
+    ids = {s.parcel.claim.destination_id for s in sent}
+    private = ("secret", "previous_secret", "headers")  # not needed here, and costly to read
+    return Destination.objects.defer(*private).in_bulk(list(ids))
+
+
+def _noted(
+    places: Mapping[int, Destination], sent: Sequence[Sent], verdicts: Sequence[Verdict]
+) -> list[Noted]:
+    ends: dict[int, list[Outcome]] = {pk: [] for pk in places}
+    given_up = Counter[int]()
+    for one, decided in zip(sent, verdicts, strict=True):
+        pk = one.parcel.claim.destination_id
+        ends[pk].append(one.outcome)
+        given_up[pk] += decided.next is Next.DEAD
+    return [
+        Noted(destination=place, ends=ends[pk], given_up=given_up[pk])
+        for pk, place in places.items()
+    ]
+
+
+def _row(sent: Sent, decided: Verdict, now: datetime) -> tuple[Any, ...]:
+    claim_, outcome, body = sent.parcel.claim, sent.outcome, sent.parcel.message.body
+    took = timedelta(seconds=outcome.duration_s)
     return (
         claim_.request_id,
         claim_.fence,
@@ -209,27 +303,26 @@ def _row(sent: Sent, decided: Verdict) -> tuple[Any, ...]:
         sent.parcel.is_replay,
         str(outcome.code),
         outcome.status,
-        _plain(outcome.detail or decided.reason)[:500],
-        _plain(outcome.answer.decode(errors="replace")),
+        printable(outcome.detail or decided.reason)[:500],
+        printable(outcome.answer.decode(errors="replace")),
         outcome.address[:100],
+        outcome.error[:100],
+        hashlib.sha256(body).hexdigest(),
+        len(body),
+        outcome.started_at,
         outcome.duration_s,
+        outcome.started_at + took if outcome.started_at else now,
     )
 
 
-def _plain(text: str) -> str:
-    """Return a receiver's words as every database takes them: without NUL and lone surrogates."""
-    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
-
-
-def _log_attempts(now: datetime) -> None:
+def _log_attempts() -> None:
     """Log the tries; one whose request was deleted meanwhile has nowhere to be logged."""
     columns = ", ".join(_COPIED)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO {Attempt._meta.db_table} ({columns}, ended_at)"  # noqa: S608  # our names
-            f" SELECT {columns}, %s FROM delivery_outcome WHERE request_id IN"
-            f" (SELECT id FROM {Request._meta.db_table})",
-            [sql_value(now)],
+            f"INSERT INTO {Attempt._meta.db_table} ({columns})"  # noqa: S608  # our names
+            f" SELECT {columns} FROM delivery_outcome WHERE request_id IN"
+            f" (SELECT id FROM {Request._meta.db_table})"
         )
 
 
@@ -273,22 +366,18 @@ def _move_retried(now: datetime) -> None:
     move_many(rows, "try_later", reason="this try failed", by=_SENDER, now=now)
 
 
-def _disable(destination_id: int, reason: str, now: datetime) -> None:
-    disabled = Destination.objects.filter(pk=destination_id, disabled_at__isnull=True)
-    if disabled.update(disabled_at=now, stop_reason=reason[:300]):
-        logger.error("destination disabled", extra={"destination": destination_id, "why": reason})
-
-
 __all__ = [
     "LEASE",
     "Claim",
     "Parcel",
     "Sent",
     "claim",
+    "give_back",
     "groups",
     "load",
     "message_id",
-    "open_destinations",
+    "ready_destinations",
     "record",
     "renew",
+    "result_url",
 ]

@@ -1,23 +1,29 @@
 """What a client receives for a request: the provider's line with the client's own id, and our words.
 
 The response and the error are spliced in as the bytes that came, never re-encoded. Used by delivery
-and by the API for clients that pull, so both say the same.
+and by the API for clients that pull, so both say the same. What is too large for a destination is told thin:
+without the response's body, and with the place, digest and size of the whole. The same request gives the same
+bytes every time, so nothing needs to be stored twice.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from typing import Final
 
 import msgspec
 from msgspec import Raw
 
-from batching.answerline import Members, members
+from batching.answerline import NULL, Members, members
 from batching.models import Answer, Request
 
 logger = logging.getLogger(__name__)
 
+_ERROR_KEPT_BYTES: Final = 8 * 1024
 
-class Usage(msgspec.Struct, kw_only=True):
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens that the provider counted; null where it did not say."""
 
     input_tokens: int | None
@@ -44,27 +50,83 @@ class Envelope(msgspec.Struct, kw_only=True):
     cost: None = None
 
 
+class ThinEnvelope(Envelope, kw_only=True):
+    """What is delivered when the whole is larger than the destination takes."""
+
+    result_url: str
+    """Answers the whole, to a key of the project that may read."""
+    sha256: str
+    """Of the whole, hex."""
+    size_bytes: int
+    """Of the whole."""
+
+
+class _Head(msgspec.Struct):
+    """A response without its body."""
+
+    status_code: int | None = None
+    request_id: Raw = NULL
+    body: Raw = NULL
+
+
 def render(request: Request, answer: Answer | None, metadata: bytes) -> bytes:
     """Return the envelope of an ended request as JSON.
 
     ``answer`` is the one of its present attempt, None when it ended without one: then ``error`` says
     why. ``metadata`` is the client's JSON object.
     """
+    return msgspec.json.encode(_envelope(request, answer, metadata))
+
+
+def render_within(
+    most_bytes: int, url: str, request: Request, answer: Answer | None, metadata: bytes
+) -> bytes:
+    """Return what `render` does, or the thin envelope when that is more than ``most_bytes``.
+
+    ``url`` is where the whole can be fetched.
+    """
+    envelope = _envelope(request, answer, metadata)
+    whole = msgspec.json.encode(envelope)
+    if len(whole) <= most_bytes:
+        return whole
+    members_ = msgspec.structs.asdict(envelope)
+    members_["response"] = _head(envelope.response, answer)
+    if len(bytes(envelope.error)) > _ERROR_KEPT_BYTES:
+        members_["error"] = _raw(_Error(request.error_code, request.error_message))
+    told = ThinEnvelope(
+        **members_,
+        result_url=url,
+        sha256=hashlib.sha256(whole).hexdigest(),
+        size_bytes=len(whole),
+    )
+    return msgspec.json.encode(told)
+
+
+def _envelope(request: Request, answer: Answer | None, metadata: bytes) -> Envelope:
     line = _members(request, answer)
     error = line.error
     if request.outcome in ("expired", "cancelled"):
         error = _raw(_Error(request.error_code, request.error_message))
-    return msgspec.json.encode(
-        Envelope(
-            id=line.id,
-            custom_id=request.custom_id,
-            response=line.response,
-            error=error,
-            outcome=request.outcome,
-            metadata=Raw(metadata),
-            usage=_usage(answer),
-        )
+    return Envelope(
+        id=line.id,
+        custom_id=request.custom_id,
+        response=line.response,
+        error=error,
+        outcome=request.outcome,
+        metadata=Raw(metadata),
+        usage=_usage(answer),
     )
+
+
+def _head(response: Raw, answer: Answer | None) -> Raw:
+    """Return a response without its body; one that can't be read so keeps its status alone."""
+    try:
+        head = msgspec.json.decode(response, type=_Head | None)
+    except msgspec.DecodeError:
+        head = _Head(status_code=answer.status_code if answer else None)
+    if head is not None:
+        head.body = NULL
+    return _raw(head)
 
 
 def _members(request: Request, answer: Answer | None) -> Members:

@@ -1,4 +1,7 @@
-"""Attempts at delivery, the rows of the RabbitMQ intake, and the leases of clients that pull."""
+"""Attempts at delivery, the rows of the RabbitMQ intake, and the leases of clients that pull.
+
+Events and what belongs to them stand in `event_models`, replays in `replay_models`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,19 @@ from django.db import models
 from django.utils import timezone
 
 from batching.models import Destination, Project, Request
-from delivery.outcome import Code
+from delivery.event_models import (
+    Event,
+    EventAttempt,
+    EventDelivery,
+    EventSubscription,
+    PendingEvent,
+)
+from delivery.replay_models import Replay
+from delivery.tries import Try
 
 
-class Attempt(models.Model):
-    """One try at delivering one result to one destination. Written once, never changed.
-
-    Holds no secret, no signature and no request body; of the receiver's answer the first 8 kB.
-    """
+class Attempt(Try):
+    """One try at delivering one result to one destination."""
 
     request = models.ForeignKey(
         Request, models.CASCADE, related_name="delivery_attempts", db_index=False
@@ -21,18 +29,6 @@ class Attempt(models.Model):
     destination = models.ForeignKey(
         Destination, models.CASCADE, related_name="attempts", db_index=False
     )
-    number = models.PositiveSmallIntegerField()
-    """1 for the first try since the result became due."""
-    is_replay = models.BooleanField(default=False)
-    outcome = models.CharField(max_length=30, choices=[(str(c), str(c)) for c in Code])
-    status = models.PositiveIntegerField(null=True, blank=True)
-    detail = models.CharField(max_length=500, blank=True)
-    answer = models.TextField(blank=True)
-    address = models.CharField(max_length=100, blank=True)
-    duration_s = models.FloatField(default=0)
-    ended_at = models.DateTimeField(default=timezone.now)
-    next_at = models.DateTimeField(null=True, blank=True)
-    """When the next try is due; None when it was delivered or given up."""
 
     class Meta:
         indexes = [
@@ -41,9 +37,6 @@ class Attempt(models.Model):
             # The attempts of a destination, newest first.
             models.Index(fields=["destination", "-id"], name="attempt_destination"),
         ]
-
-    def __str__(self) -> str:
-        return f"attempt {self.number}: {self.outcome}"
 
 
 class Rejection(models.Model):
@@ -155,3 +148,56 @@ class Lease(models.Model):
 
     def __str__(self) -> str:
         return f"lease {self.token} of request {self.request_id}"
+
+
+class DestinationHealth(models.Model):
+    """How a destination fares and how fast it may be sent to; every worker reads and writes this one row.
+
+    Made on first use. Its lock orders the claims of one destination, and what is recorded of it.
+    ``pacing`` says what the figures mean and how they change.
+    """
+
+    destination = models.OneToOneField(
+        Destination, models.CASCADE, primary_key=True, related_name="health"
+    )
+    window = models.FloatField(null=True)
+    is_window_used = models.BooleanField(default=False)
+    slowed_at = models.DateTimeField(null=True)
+    recent = models.JSONField(default=list)
+    """Lists of slice, tries and failures: the last five minutes."""
+    openings = models.PositiveIntegerField(default=0)
+    open_until = models.DateTimeField(null=True)
+    last_success_at = models.DateTimeField(null=True)
+    last_failure_at = models.DateTimeField(null=True)
+    last_failure = models.CharField(max_length=200, blank=True)
+    failing_since = models.DateTimeField(null=True)
+    failures_in_row = models.PositiveIntegerField(default=0)
+    latency_s = models.FloatField(null=True)
+    tokens = models.FloatField(null=True)
+    tokens_at = models.DateTimeField(null=True)
+    senders = models.JSONField(default=dict)
+    """Sender to the tries that it may have in flight, and the epoch second at which that ends."""
+    alerted_at = models.DateTimeField(null=True)
+    """When a person was told last that results were given up."""
+
+    class Meta:
+        verbose_name_plural = "destination health"
+
+    def __str__(self) -> str:
+        return f"health of destination {self.destination_id}"
+
+
+__all__ = [
+    "Attempt",
+    "DestinationHealth",
+    "Event",
+    "EventAttempt",
+    "EventDelivery",
+    "EventSubscription",
+    "IntakeStatus",
+    "Lease",
+    "PendingEvent",
+    "PullGroup",
+    "Rejection",
+    "Replay",
+]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from datetime import datetime
 
 
 class Code(enum.StrEnum):
@@ -68,9 +69,18 @@ class Outcome:
     """The first 8 kB of what the receiver said."""
     address: str = ""
     """The address that was connected to."""
+    started_at: datetime | None = None
+    """By our clock; None when nothing was tried."""
     duration_s: float = 0.0
+    error: str = ""
+    """The class of the exception that ended the try, when one did; for whoever looks for the cause."""
     retry_after_s: float | None = None
 
     @property
     def is_delivered(self) -> bool:
         return self.code is Code.DELIVERED
+
+
+def plain(text: str) -> str:
+    """Return a receiver's words as every database takes them: without NUL and lone surrogates."""
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()

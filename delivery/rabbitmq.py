@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -184,7 +185,7 @@ class _Publishing:
         # An unknown complaint is about the oldest: whatever else, each round settles one.
         code = channel_closed_code(reason)
         for index in blamed or open_ones[:1]:
-            self._settle(index, code, reason.reply_text)
+            self._settle(index, code, reason.reply_text, error=reason)
         self._forget_settled()
         if self._unsettled:
             self._open_channel()
@@ -199,19 +200,21 @@ class _Publishing:
         if self._is_ending:
             self._loop.stop()
             return
-        self._end(*explain_open_error(error))
+        self._end(*explain_open_error(error), error=error)
 
     def _on_closed(self, _connection: Connection, reason: BaseException) -> None:
         if self._is_ending:
             self._loop.stop()
         elif isinstance(reason, ConnectionBlockedTimeout):
-            self._end(Code.BROKER_BLOCKED, "the broker takes no messages (memory or disk alarm)")
+            detail = "the broker takes no messages (memory or disk alarm)"
+            self._end(Code.BROKER_BLOCKED, detail, error=reason)
         elif self._reopenings_left:
             self._reopenings_left -= 1
             self._is_blocked = False
             self._connect()
         else:
-            self._end(Code.CONNECTION_ERROR, "the connection to the broker was lost twice")
+            detail = "the connection to the broker was lost twice"
+            self._end(Code.CONNECTION_ERROR, detail, error=reason)
 
     def _on_blocked(self, _connection: Connection, _frame: object) -> None:
         self._is_blocked = True
@@ -277,10 +280,17 @@ class _Publishing:
 
     # The end.
 
-    def _settle(self, index: int, code: Code, detail: str) -> None:
+    def _settle(
+        self, index: int, code: Code, detail: str, *, error: BaseException | None = None
+    ) -> None:
         duration_s = time.monotonic() - self._sent_at[index]
         self._outcomes[index] = Outcome(
-            code=code, detail=detail, address=self._address, duration_s=duration_s
+            code=code,
+            detail=detail,
+            address=self._address,
+            started_at=datetime.now(UTC) - timedelta(seconds=duration_s),
+            duration_s=duration_s,
+            error=type(error).__name__ if error else "",
         )
         self._unsettled -= 1
         if not self._unsettled:
@@ -292,11 +302,11 @@ class _Publishing:
         else:
             self._end(Code.TIMEOUT, "the broker did not confirm in time")
 
-    def _end(self, code: Code, detail: str) -> None:
+    def _end(self, code: Code, detail: str, *, error: BaseException | None = None) -> None:
         """Settle all that is open."""
         for index, outcome in enumerate(self._outcomes):
             if outcome is None:
-                self._settle(index, code, detail)
+                self._settle(index, code, detail, error=error)
 
     def _close(self) -> None:
         self._is_ending = True

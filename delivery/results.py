@@ -10,7 +10,7 @@ Called by whatever hands results to clients that pull (the API's views, `leases`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from django.db import connection
@@ -20,6 +20,7 @@ from django.db.models.functions import Length
 from batching.models import Answer, Project, Request, RequestBody
 from delivery.envelope import render
 
+_MOST_NEWS = 1_000
 _GROUP_ROWS, _GROUP_BYTES = 250, 8 * 1024 * 1024
 _MARGIN = timedelta(milliseconds=200)
 """For two transactions within one tick of the database's clock, and one that began but is not listed."""
@@ -32,9 +33,36 @@ def settled_after(project: Project, after: Place | None, *, now: datetime) -> Qu
     rows = Request.objects.filter(project=project, settled_at__isnull=False)
     rows = rows.filter(settled_at__lt=_horizon(now))
     if after is not None:
-        at, pk = after
-        rows = rows.filter(Q(settled_at__gt=at) | Q(settled_at=at, pk__gt=pk), settled_at__gte=at)
+        rows = rows.filter(_behind(after))
     return rows.order_by("settled_at", "pk")
+
+
+def _behind(place: Place) -> Q:
+    at, pk = place
+    return Q(Q(settled_at__gt=at) | Q(settled_at=at, pk__gt=pk), settled_at__gte=at)
+
+
+def passed(
+    places: Collection[tuple[int, Place | None]], *, now: datetime
+) -> list[tuple[int, Place | None]]:
+    """Return those of the places, each with its project's id, behind which there is a result by now.
+
+    One question for all of them. When very much has come, some are told at the next look only.
+    """
+    news = Q()
+    for project_id, after in places:
+        news |= Q(_behind(after) if after else Q(), project_id=project_id)
+    rows = Request.objects.filter(news, settled_at__isnull=False, settled_at__lt=_horizon(now))
+    found = rows.order_by().values_list("project_id", "settled_at", "pk")[:_MOST_NEWS]
+    latest: dict[int, Place] = {}
+    for project_id, at, pk in found:
+        if at is not None:
+            latest[project_id] = max((at, pk), latest.get(project_id, (at, pk)))
+    return [
+        (project_id, after)
+        for project_id, after in places
+        if project_id in latest and (after is None or latest[project_id] > after)
+    ]
 
 
 def place_of(row: Request) -> Place:
@@ -70,6 +98,15 @@ def lines(rows: Sequence[Request]) -> Iterator[tuple[Request, bytes]]:
         for row in group:
             line = render(row, answers.get(row.pk), bytes(metadata.get(row.pk, b"{}")))
             yield row, line.replace(b"\n", b" ")  # between tokens only: JSON has no other
+
+
+def whole(row: Request) -> bytes | None:
+    """Return what is delivered for one ended request, exactly; None when its answer is not kept any more."""
+    answer = _answers_to([row]).first()
+    if answer is None and row.outcome == "succeeded":
+        return None
+    metadata = RequestBody.objects.filter(request=row).values_list("metadata", flat=True).first()
+    return render(row, answer, bytes(metadata or b"{}"))
 
 
 def _answers_to(rows: Sequence[Request]) -> QuerySet[Answer]:

@@ -1,4 +1,4 @@
-"""Celery's way into delivery: one task that sends whatever is due."""
+"""Celery's way into delivery: whatever is due is sent, whatever is old is deleted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from celery import shared_task
 
 from batching.ticks import ring, tick
-from delivery import dispatch
+from delivery import dispatch, event_making, events, replays, retention
 
 
 @shared_task
@@ -19,3 +19,26 @@ def send(*, rung: bool = False) -> None:
 
 def _send(_now: datetime) -> int:
     return dispatch.send_due()
+
+
+@shared_task
+def forget(*, rung: bool = False) -> None:
+    """Delete attempts and refused messages whose time is over."""
+    tick("forget", retention.sweep, rung=rung)
+
+
+@shared_task
+def tell(*, rung: bool = False) -> None:
+    """Make the events of what ended, and send those that are due."""
+    tick("tell", _tell, rung=rung)
+
+
+def _tell(now: datetime) -> int:
+    return event_making.make_due(now) + events.send_due()
+
+
+@shared_task
+def replay(*, rung: bool = False) -> None:
+    """Make the next chunks of running replays due."""
+    if tick("replay", replays.step_due, rung=rung):
+        ring("delivery.tasks.send")

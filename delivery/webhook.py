@@ -14,7 +14,7 @@ import io
 import logging
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -25,7 +25,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from delivery.addresses import AddressGuard, parse_url
+from batching.reach import AddressGuard, parse_url
 from delivery.dialing import (
     FAILURES,
     Dial,
@@ -53,9 +53,14 @@ _RESERVED_HEADERS = frozenset(
     {
         *("accept-encoding", "connection", "content-encoding", "content-length", "content-type"),
         *("expect", "host", "idempotency-key", "keep-alive", "proxy-authorization", "te"),
-        *("trailer", "transfer-encoding", "upgrade"),
+        *("trailer", "transfer-encoding", "upgrade", "x-replay"),
     }
 )
+
+_RESERVED_BEGINNINGS = ("webhook-", "x-batcher-")
+MAX_HEADERS = 20
+MAX_HEADER_BYTES = 8192
+"""Names and values of a destination's own headers together."""
 
 Headers = Sequence[tuple[str, str]]
 
@@ -69,6 +74,8 @@ class Endpoint:
     """``whsec_`` signing secrets, the newest first; while one is rotated out, both sign."""
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """The destination's own headers, an Authorization for example."""
+    timeout_s: float | None = None
+    """Instead of the terms' own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +95,27 @@ class WebhookTerms:
     """Connections to one host and port; 0 leaves the number in flight to the caller."""
 
 
-def check_headers(headers: Iterable[tuple[str, str]]) -> None:
-    """Raise ValueError for a header that a destination may not set; for use before one is saved."""
+def check_headers(headers: Headers) -> None:
+    """Raise ValueError for headers that a destination may not set; asked at save and at each try."""
+    if len(headers) > MAX_HEADERS:
+        raise ValueError(f"at most {MAX_HEADERS} headers of its own are sent")
+    if sum(len(name) + len(value) for name, value in headers) > MAX_HEADER_BYTES:
+        raise ValueError(f"headers of its own have at most {MAX_HEADER_BYTES:,} bytes together")
+    seen = set[str]()
     for name, value in headers:
-        if not _HEADER_NAME.fullmatch(name):
-            raise ValueError("a header's name has characters that no header name may have")
-        if name.lower() in _RESERVED_HEADERS or name.lower().startswith("webhook-"):
-            raise ValueError(f"the header {name.lower()} is set by the sender")
-        if not _HEADER_VALUE.fullmatch(value):
-            raise ValueError(f"the value of {name.lower()} is not printable ASCII")
+        _check_header(name, value)
+        if name.lower() in seen:
+            raise ValueError(f"the header {name.lower()} is given twice")
+        seen.add(name.lower())
+
+
+def _check_header(name: str, value: str) -> None:
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError("a header's name has characters that no header name may have")
+    if name.lower() in _RESERVED_HEADERS or name.lower().startswith(_RESERVED_BEGINNINGS):
+        raise ValueError(f"the header {name.lower()} is set by the sender")
+    if not _HEADER_VALUE.fullmatch(value):
+        raise ValueError(f"the value of {name.lower()} is not printable ASCII")
 
 
 def parse_retry_after(value: str, now: datetime) -> float | None:
@@ -165,16 +184,29 @@ class WebhookSender:
             check_headers(endpoint.headers)
             signatures = [sign(s, message.id, now, message.body) for s in endpoint.secrets]
         except ValueError as error:
-            return Outcome(code=Code.INVALID_DESTINATION, detail=str(error))
+            return Outcome(
+                code=Code.INVALID_DESTINATION,
+                detail=str(error),
+                error=type(error).__name__,
+                started_at=now,
+            )
         headers = _headers(endpoint, message, signatures, now)
         private = [*signatures, *(value for _, value in endpoint.headers), url.raw_query_string]
-        attempt = _Attempt(url=url, headers=headers, body=message.body, now=now, private=private)
+        attempt = _Attempt(
+            url=url,
+            headers=headers,
+            body=message.body,
+            now=now,
+            private=private,
+            timeout_s=endpoint.timeout_s,
+        )
         return await self._run(attempt, started)
 
     async def _run(self, attempt: _Attempt, started: float) -> Outcome:
-        deadline = asyncio.get_running_loop().time() + self._terms.timeout_s
+        timeout_s = attempt.timeout_s or self._terms.timeout_s
+        deadline = asyncio.get_running_loop().time() + timeout_s
         host, port = attempt.url.raw_host or "", attempt.url.port or 0
-        dial = Dial(host=host, port=port)
+        dial = Dial(host=host, port=port, is_encrypted=attempt.url.scheme == "https")
         token = current_dial.set(dial)
         try:
             async with asyncio.timeout_at(deadline):
@@ -182,12 +214,14 @@ class WebhookSender:
         except FAILURES as error:
             code, detail = explain(error, host)
             status, answer, retry_after_s = None, b"", None
+            failure = type(error).__name__
         else:
             answer = await _read(response, deadline)
             answer = _redacted(answer, attempt.private)[: self._terms.max_answer_bytes]
             status = response.status
             code, detail = _judge(response)
             retry_after_s = _retry_after(response, attempt.now)
+            failure = ""
         finally:
             current_dial.reset(token)
         return Outcome(
@@ -196,7 +230,9 @@ class WebhookSender:
             detail=detail,
             answer=answer,
             address=dial.address,
+            started_at=attempt.now,
             duration_s=time.monotonic() - started,
+            error=failure,
             retry_after_s=retry_after_s,
         )
 
@@ -234,6 +270,7 @@ class _Attempt:
     headers: list[tuple[str, str]]
     body: bytes
     now: datetime
+    timeout_s: float | None
     private: list[str]
     """What must not come back in a stored answer when a receiver echoes its request."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import threading
 from collections.abc import Iterator
 
@@ -36,14 +37,14 @@ def answer_of(request: Request) -> Answer:
 
 
 @contextlib.contextmanager
-def listening(act: Act) -> Iterator[Receiver]:
+def listening(act: Act, *, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
     """Run a receiver in a thread of its own while the block runs."""
     began, receivers = threading.Event(), []
     loop = asyncio.new_event_loop()
     ended = asyncio.Event()
 
     async def serve() -> None:
-        async with receiving(act) as receiver:
+        async with receiving(act, tls=tls) as receiver:
             receivers.append(receiver)
             began.set()
             await ended.wait()

@@ -16,7 +16,7 @@ from batching.models.projects import new_signing_secret
 from delivery import dispatch
 from delivery.models import Attempt
 from delivery.outcome import Code
-from delivery.webhook import WebhookSender, WebhookTerms
+from delivery.webhook import WebhookSender
 from tests.batching.rows import a_destination
 from tests.delivery.receivers import answering, hanging
 from tests.delivery.results import a_bad_end, a_result, answer_of, listening
@@ -101,8 +101,7 @@ def test_nothing_is_sent_to_a_held_destination(held):
     assert receiver.connections == 0
 
 
-def test_a_receiver_that_hangs_does_not_slow_down_another(monkeypatch):
-    monkeypatch.setattr(dispatch, "WebhookSender", impatient)
+def test_a_receiver_that_hangs_does_not_slow_down_another():
     arrived = []
 
     async def noting(visit):
@@ -111,7 +110,7 @@ def test_a_receiver_that_hangs_does_not_slow_down_another(monkeypatch):
             await visit.say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
     with listening(hanging) as stuck, listening(noting) as well:
-        slow, quick = at(stuck), at(well)
+        slow, quick = at(stuck, timeout_s=1), at(well)
         for destination in (slow, quick) * 30:
             a_result(destination, **due_now())
         began = time.monotonic()
@@ -120,11 +119,6 @@ def test_a_receiver_that_hangs_does_not_slow_down_another(monkeypatch):
     assert len(arrived) == 30
     assert max(arrived) - began < 1
     assert Attempt.objects.filter(outcome="timeout").count() == 30
-
-
-def impatient(guard):
-    """Return the real sender, with one second of patience in place of fifteen."""
-    return WebhookSender(guard, WebhookTerms(timeout_s=1, connect_timeout_s=1))
 
 
 def test_large_results_are_loaded_as_others_leave(monkeypatch):
@@ -148,7 +142,7 @@ def test_large_results_are_loaded_as_others_leave(monkeypatch):
 
 
 def test_a_sender_that_breaks_ends_only_its_own_try(monkeypatch):
-    real = dispatch.WebhookSender.send
+    real = WebhookSender.send
     broken = []
 
     async def once_broken(self, endpoint, message, *, now):
@@ -157,7 +151,7 @@ def test_a_sender_that_breaks_ends_only_its_own_try(monkeypatch):
             raise RuntimeError("bug")
         return await real(self, endpoint, message, now=now)
 
-    monkeypatch.setattr(dispatch.WebhookSender, "send", once_broken)
+    monkeypatch.setattr(WebhookSender, "send", once_broken)
     with listening(answering("200 OK")) as receiver:
         destination = at(receiver)
         for _ in range(3):

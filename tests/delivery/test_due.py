@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from hashlib import sha256
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_what_is_not_due_yet_is_left(destination):
 def test_results_of_a_held_destination_stay_where_they_are(held):
     request = a_result(a_destination(**{held: NOW}))
 
-    assert due.open_destinations(NOW) == []
+    assert due.ready_destinations(NOW) == []
     assert again(request).due_at == NOW
 
 
@@ -103,7 +104,7 @@ def test_only_destinations_with_something_due_are_asked_for(destination):
     a_result(a_destination(), due_at=NOW + timedelta(seconds=1))
     a_destination()
 
-    assert due.open_destinations(NOW) == [destination]
+    assert due.ready_destinations(NOW) == [destination]
 
 
 def test_a_sender_that_died_gives_its_results_back_when_its_lease_ends(destination):
@@ -264,7 +265,7 @@ def test_gone_gives_up_and_disables_the_destination_while_others_are_held(destin
     destination = again(destination)
     assert (destination.disabled_at, "410 Gone" in destination.stop_reason) == (NOW, True)
     assert states_of(gone, other) == ["delivery_failed", "processed"]
-    assert due.open_destinations(NOW + timedelta(hours=1)) == []
+    assert due.ready_destinations(NOW + timedelta(hours=1)) == []
 
 
 def test_many_endings_are_told_apart_in_one_record(destination):
@@ -318,14 +319,40 @@ def test_a_result_that_is_to_be_sent_anew_is_not_ended_by_an_old_try(destination
 def test_whatever_a_receiver_says_can_be_stored(destination):
     a_result(destination)
     nasty = Outcome(
-        code=Code.HTTP_STATUS, status=500, detail="a\0b\ud800", answer=b"\0\xff\xed\xa0"
+        code=Code.HTTP_STATUS, status=500, detail="a\0b\ud800", answer=b"\0\xff\x1b[31m\r\nERROR"
     )
 
     send(destination, nasty)
 
     attempt = Attempt.objects.get()
-    assert attempt.detail == "a\ufffdb?"
-    assert "\0" not in attempt.answer
+    assert attempt.detail == "a\\x00b\\ud800"
+    assert attempt.answer == "\\x00\ufffd\\x1b[31m\\r\\nERROR"
+
+
+def test_an_attempt_says_when_it_was_made_of_what_and_what_broke_it(destination):
+    a_result(destination)
+    began = NOW + timedelta(seconds=3)
+    slow = Outcome(code=Code.TIMEOUT, error="TimeoutError", started_at=began, duration_s=2.0)
+
+    parcel = due.load(claim(destination))[0]
+    due.record([Sent(parcel=parcel, outcome=slow)], now=NOW + timedelta(seconds=9))
+
+    attempt = Attempt.objects.get()
+    assert (attempt.started_at, attempt.ended_at) == (began, began + timedelta(seconds=2))
+    assert attempt.error_class == "TimeoutError"
+    body = parcel.message.body
+    assert (attempt.body_size, attempt.body_sha256) == (len(body), sha256(body).hexdigest())
+
+
+def test_no_attempt_holds_what_was_sent(destination):
+    a_result(destination)
+    parcel = due.load(claim(destination))[0]
+
+    due.record([Sent(parcel=parcel, outcome=DOWN)], now=NOW)
+
+    row = json.dumps(Attempt.objects.values().get(), default=str)
+    assert json.loads(parcel.message.body)["response"]["request_id"] not in row
+    assert destination.url not in row
 
 
 def test_replays_are_marked_on_their_attempts(destination):

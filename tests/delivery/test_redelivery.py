@@ -6,11 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from batching.lifecycle import Actor, BatchState
+from batching import closing
+from batching.lifecycle import Actor, BatchState, Stale
 from batching.models import Batch, Request
 from batching.steering import Refused
 from delivery import due, redelivery
-from tests.batching.rows import NOW, a_batch, a_request, an_answer, states_of
+from tests.batching.rows import NOW, a_batch, a_destination, a_request, an_answer, states_of
 from tests.delivery.results import a_bad_end, a_result
 
 pytestmark = pytest.mark.django_db
@@ -157,3 +158,37 @@ def test_a_batch_without_results_is_refused(state):
     assert refusal(redelivery.redeliver_batch, batch, only_failed=False) == "invalid_batch_state"
     assert Request.objects.get().due_at is None
     assert Batch.objects.get().state == state
+
+
+def test_those_given_up_of_a_delivering_batch_go_again_and_it_is_looked_at_anew():
+    batch = a_batch(state="delivering", next_attempt_at=NOW + timedelta(days=1))
+    dead = a_result(batch=batch, state="delivery_failed", dead_at=NOW, **SENT)
+
+    assert redelivery.redeliver_batch(batch, only_failed=True, **HOW) == 1
+
+    assert (again(dead).due_at, again(batch).state) == (NOW, "delivering")
+    assert (again(batch).next_attempt_at, again(batch).fence) == (NOW, batch.fence + 1)
+
+
+def test_a_batch_that_is_being_closed_while_one_goes_again_is_not_closed(monkeypatch):
+    batch = a_batch(state="delivering", next_attempt_at=NOW)
+    dead = a_result(batch=batch, state="delivery_failed", dead_at=NOW, **SENT)
+    count = closing.tally
+
+    def counted_too_early(row):
+        counts = count(row)
+        redelivery.redeliver_request(Request.objects.get(pk=dead.pk), **HOW)
+        return counts
+
+    monkeypatch.setattr(closing, "tally", counted_too_early)
+    (row,) = Batch.objects.due(NOW, BatchState.DELIVERING)
+    with pytest.raises(Stale):
+        closing._close(row, NOW)
+
+    assert (again(batch).state, again(batch).next_attempt_at) == ("delivering", NOW)
+
+
+def test_a_deleted_destination_is_sent_nothing():
+    request = a_result(a_destination(deleted_at=NOW), state="delivered", **SENT)
+
+    assert refusal(redelivery.redeliver_request, request) == "no_destination"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from delivery.due import message_id
+from delivery.event_models import new_event_key
 from delivery.signing import new_secret, sign
+from tests.batching.rows import a_request
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"
@@ -60,3 +65,25 @@ def test_what_is_no_secret_is_refused_without_being_quoted(secret):
 
     assert "abc" not in str(caught.value)
     assert "#" not in str(caught.value)
+
+
+def test_a_secret_without_its_prefix_signs_alike():
+    at = datetime.fromtimestamp(1614265330, UTC)
+
+    assert sign(SECRET.removeprefix("whsec_"), ID, at, BODY) == EXPECTED
+
+
+@pytest.mark.parametrize("size", [24, 32, 64])
+def test_the_library_agrees_on_secrets_of_every_size(size):
+    secret = "whsec_" + base64.b64encode(bytes(range(200, 200 - size, -1))).decode()
+    at = datetime.fromtimestamp(1614265330.9, UTC)
+
+    assert sign(secret, ID, at, BODY) == Webhook(secret).sign(ID, at, BODY.decode())
+
+
+@pytest.mark.django_db
+def test_no_id_that_is_signed_holds_a_dot_or_a_clients_words():
+    request = a_request(custom_id="a.b")
+    ids = [message_id(request), new_event_key()]
+
+    assert all(re.fullmatch(r"(req|evt)_[0-9a-f]{32}(-1)?", one) for one in ids)

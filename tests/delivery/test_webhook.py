@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from delivery.addresses import AddressGuard
+from batching.reach import AddressGuard
 from delivery.dialing import tls_context
 from delivery.outcome import Code, Message
 from delivery.signing import new_secret
@@ -671,6 +671,8 @@ def test_retry_after_is_seconds_or_a_date(value, expected):
         ("Webhook-Id", "x"),
         ("webhook-signature", "x"),
         ("Idempotency-Key", "x"),
+        ("X-Batcher-Request-Id", "x"),
+        ("x-replay", "1"),
         ("transfer-encoding", "chunked"),
         ("bad name", "x"),
         ("", "x"),

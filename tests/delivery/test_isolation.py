@@ -1,0 +1,273 @@
+"""Destinations are each on their own account: over real sockets, several processes, and a killed one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.conf import settings as installed
+from django.db import connection, connections
+from django.utils import timezone
+
+from batching.models import Request
+from batching.models.projects import new_signing_secret
+from delivery import dispatch, health
+from delivery.models import Attempt, DestinationHealth
+from tests.batching.rows import a_destination
+from tests.delivery.receivers import answering, hanging_up
+from tests.delivery.results import a_result, listening
+from tests.wiring.processes import ROOT, environment, running, wait_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+
+
+@pytest.fixture(autouse=True)
+def open_to_this_host(settings):
+    settings.BATCHER_ALLOW_PRIVATE_DESTINATIONS = ["127.0.0.0/8"]
+
+
+class Gate:
+    """A receiver's script: takes requests, answers none before it is opened, counts those inside."""
+
+    def __init__(self, *, is_open: bool = False, delay_s: float = 0) -> None:
+        self._opened = threading.Event()
+        self._delay_s = delay_s
+        self.inside = self.most = 0
+        if is_open:
+            self.open()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def __call__(self, visit) -> None:
+        while await visit.request():
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            await asyncio.sleep(self._delay_s)
+            while not self._opened.is_set():
+                await asyncio.sleep(0.01)
+            self.inside -= 1
+            await visit.say(OK)
+
+
+def place_at(receiver, count, **fields):
+    place = a_destination(url=receiver.url("/hook"), secret=new_signing_secret(), **fields)
+    add_results(place, count)
+    return place
+
+
+def add_results(place, count):
+    for _ in range(count):
+        a_result(place, due_at=timezone.now() - timedelta(seconds=1))
+
+
+def states(*places) -> Counter[str]:
+    rows = Request.objects.filter(destination__in=places)
+    return Counter(rows.values_list("state", flat=True))
+
+
+@contextlib.contextmanager
+def dispatching():
+    """Run a dispatch in a thread for the length of the block, and wait for its end."""
+
+    def run() -> int:
+        try:
+            return dispatch.send_due()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        run_ = pool.submit(run)
+        yield run_
+        run_.result(timeout=60)
+
+
+def another_process(tmp_path):
+    """Run a worker's dispatch as another process on this database."""
+    tmp_path.mkdir(exist_ok=True)
+    name = connection.settings_dict["NAME"]
+    kept = connection.settings_dict
+    at = f"{kept['USER']}:{kept['PASSWORD']}@{kept['HOST']}:{kept['PORT'] or 5432}"
+    is_sqlite = connection.vendor == "sqlite"
+    env = environment(
+        tmp_path,
+        DATABASE_URL=f"sqlite:///{name}" if is_sqlite else f"postgresql://{at}/{name}",
+        BATCHER_ENCRYPTION_KEYS=",".join(installed.BATCHER_ENCRYPTION_KEYS),
+        BATCHER_ALLOW_PRIVATE_DESTINATIONS="127.0.0.0/8",
+    )
+    script = str(ROOT / "tests" / "delivery" / "dispatching.py")
+    return running(script, env=env, log=tmp_path / "log")
+
+
+def until(condition, what):
+    wait_for(condition, timeout_s=45, what=what)
+
+
+# One that hangs
+
+
+def test_fifty_healthy_ones_are_done_while_one_hangs():
+    gate = Gate()
+    with listening(gate) as stuck, listening(answering("200 OK")) as well:
+        hung = place_at(stuck, 40)
+        healthy = [a_destination(url=well.url(f"/{n}")) for n in range(50)]
+        for place in healthy:
+            add_results(place, 2)
+        with dispatching():
+            until(lambda: states(*healthy) == {"delivered": 100}, "the healthy ones to be done")
+            assert gate.inside == 32
+            assert Attempt.objects.filter(destination=hung).count() == 0
+            gate.open()
+
+    assert states(hung) == {"delivered": 40}
+
+
+def test_more_that_hang_than_there_is_room_for_leave_some(monkeypatch):
+    monkeypatch.setattr(dispatch, "_IN_FLIGHT", 40)
+    gate = Gate()
+    with listening(gate) as stuck, listening(answering("200 OK")) as well:
+        hung = [place_at(stuck, 32) for _ in range(1)]
+        hung += [a_destination(url=stuck.url(f"/{n}")) for n in range(5)]
+        for place in hung[1:]:
+            add_results(place, 32)
+        healthy = place_at(well, 10)
+        with dispatching():
+            until(lambda: states(healthy) == {"delivered": 10}, "the healthy one to be done")
+            assert 0 < gate.inside < 40
+            gate.open()
+
+
+def test_what_becomes_due_while_one_hangs_does_not_wait_for_it():
+    gate = Gate()
+    with listening(gate) as stuck, listening(answering("200 OK")) as well:
+        hung = place_at(stuck, 1)
+        with dispatching():
+            until(lambda: gate.inside == 1, "the hanging try")
+            healthy = place_at(well, 5)
+            assert dispatch.send_due() == 0  # the run that is under way goes on for it
+            until(lambda: states(healthy) == {"delivered": 5}, "the newcomer to be done")
+            assert states(hung) == {"delivering": 1}
+            gate.open()
+
+
+# One that refuses
+
+
+def test_a_place_that_refuses_is_left_alone_and_what_waits_loses_no_try():
+    with listening(hanging_up) as receiver:
+        place = place_at(receiver, 60, max_in_flight=4)
+
+        tries = dispatch.send_due()
+
+    assert tries < 60
+    assert Request.objects.filter(destination=place, tries=0).count() == 60 - tries
+    assert states(place) == {"processed": 60}
+    assert health.of(place, now=timezone.now()).sentence.startswith("circuit open until")
+    assert dispatch.send_due() == 0
+
+
+def test_a_place_that_recovers_gets_one_probe_and_then_everything():
+    gate = Gate(is_open=True)
+    with listening(gate) as receiver:
+        place = place_at(receiver, 30)
+        ago = timezone.now() - timedelta(seconds=1)
+        DestinationHealth.objects.create(destination=place, openings=3, open_until=ago)
+        with dispatching():
+            until(lambda: len(receiver.requests) > 1, "more than the probe")
+
+    assert states(place) == {"delivered": 30}
+    assert DestinationHealth.objects.get().openings == 0
+
+
+def test_results_that_wait_are_given_back_when_their_place_is_paused():
+    gate = Gate()
+    with listening(gate) as receiver:
+        place = place_at(receiver, 6, max_in_flight=2)
+        with dispatching():
+            until(lambda: gate.inside == 2, "two tries")
+            type(place).objects.update(paused_at=timezone.now())
+            until(lambda: states(place)["processed"] == 4, "the others to be given back")
+            gate.open()
+
+    assert len(receiver.requests) == 2
+    assert Request.objects.filter(tries=0, state="processed").count() == 4
+
+
+# A rate
+
+
+@pytest.mark.slow
+def test_a_rate_is_kept_in_one_run_and_costs_no_tries():
+    with listening(answering("200 OK")) as receiver:
+        place = place_at(receiver, 10, max_per_second=5)
+        began = timezone.now()
+
+        assert dispatch.send_due() == 10
+
+    assert (timezone.now() - began).total_seconds() > 0.9  # five at once, then five a second
+    assert set(Attempt.objects.values_list("number", flat=True)) == {1}
+    assert states(place) == {"delivered": 10}
+
+
+# Several workers
+
+
+@pytest.mark.slow
+def test_two_processes_keep_to_one_window_and_send_nothing_twice(tmp_path):
+    gate = Gate(is_open=True, delay_s=0.05)
+    with listening(gate) as receiver:
+        place = place_at(receiver, 150, max_in_flight=6)
+        with another_process(tmp_path / "a"), another_process(tmp_path / "b"):
+            until(lambda: states(place) == {"delivered": 150}, "everything to be delivered")
+
+    assert gate.most <= 6
+    assert len({r.headers["webhook-id"] for r in receiver.requests}) == 150
+    assert len(receiver.requests) == 150
+
+
+@pytest.mark.slow
+def test_a_worker_killed_with_tries_under_way_holds_its_part_for_a_minute_only(tmp_path):
+    gate = Gate()
+    with listening(gate) as receiver:
+        place = place_at(receiver, 8, max_in_flight=4)
+        with another_process(tmp_path) as worker:
+            until(lambda: gate.inside == 4, "four tries under way")
+            worker.kill()
+            worker.wait()
+        gate.open()
+        assert dispatch.send_due() == 0
+        end_leases()
+
+        assert dispatch.send_due() == 8
+
+    assert states(place) == {"delivered": 8}
+    assert gate.most <= 4
+    assert len({r.headers["webhook-id"] for r in receiver.requests}) == 8
+
+
+def end_leases():
+    """Let a minute pass for whatever a dead worker had."""
+    Request.objects.update(due_at=timezone.now() - timedelta(seconds=1))
+    for row in DestinationHealth.objects.all():
+        row.senders = {name: [slots, 0] for name, (slots, _) in row.senders.items()}
+        row.save()
+
+
+@pytest.mark.service
+def test_a_missing_queue_opens_its_circuit(rabbitmq_url, settings):
+    settings.RABBITMQ_URL = rabbitmq_url
+    place = a_destination(type="rabbitmq", url="", queue="there.is.no.such.queue")
+    add_results(place, 12)
+
+    assert dispatch.send_due() == 12
+    add_results(place, 1)
+    assert dispatch.send_due() == 0
+
+    assert "queue not found" in health.of(place, now=timezone.now()).sentence
