@@ -82,31 +82,32 @@ class Addressing:
         if delivery is None or delivery.type == "none":
             return None
         if delivery not in self._destinations:
-            self._destinations[delivery] = self._find(delivery)
+            self._destinations[delivery] = destination_of(self._project, delivery).pk
         return self._destinations[delivery]
 
-    def _find(self, delivery: Delivery) -> int:
-        mine = Destination.objects.filter(project=self._project)
-        if delivery.type == "destination":
-            named = mine.filter(name=delivery.name).values_list("pk", flat=True).first()
-            if named is None:
-                raise Unknown(
-                    "unknown_destination",
-                    f"no destination {delivery.name!r}",
-                    "/delivery_config/name",
-                )
-            return named
-        place = (delivery.url, delivery.queue, delivery.exchange, delivery.routing_key)
-        row, _ = Destination.objects.get_or_create(
-            project=self._project,
-            fingerprint=place_of(delivery.type, *place),
-            defaults={
-                "type": delivery.type,
-                "url": delivery.url,
-                "queue": delivery.queue,
-                "exchange": delivery.exchange,
-                "routing_key": delivery.routing_key,
-                "secret": new_signing_secret() if delivery.type == "webhook" else "",
-            },
-        )
-        return row.pk
+
+def destination_of(project: Project, delivery: Delivery) -> Destination:
+    """Return where ``delivery`` leads: a destination of the project, made when it is the first use.
+
+    Raises Unknown when it names one that is not there. Not for deliveries that lead nowhere.
+    """
+    if delivery.type == "destination":
+        named = Destination.objects.present().filter(project=project, name=delivery.name).first()
+        if named is None:
+            detail = f"no destination {delivery.name!r}"
+            raise Unknown("unknown_destination", detail, "/delivery_config/name")
+        return named
+    place = (delivery.url, delivery.queue, delivery.exchange, delivery.routing_key)
+    row, _ = Destination.objects.get_or_create(
+        project=project,
+        fingerprint=place_of(delivery.type, *place),
+        defaults={
+            "type": delivery.type,
+            "url": delivery.url,
+            "queue": delivery.queue,
+            "exchange": delivery.exchange,
+            "routing_key": delivery.routing_key,
+            "secret": new_signing_secret() if delivery.type == "webhook" else "",
+        },
+    )
+    return row

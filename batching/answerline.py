@@ -1,7 +1,8 @@
 """A provider's answer line, cut into the members that are handed on, each as the bytes that came.
 
 Called by whatever shows or delivers an answer. Nothing is decoded further and nothing is re-encoded: an
-answer was paid for, so one that a strict reader refuses (half a surrogate pair) is cut all the same.
+answer was paid for, so one that a strict reader refuses (half a surrogate pair) is cut all the same. Clients
+see one shape, OpenAI's; an Anthropic result is put into it, its message as the body of a response.
 """
 
 from __future__ import annotations
@@ -24,18 +25,65 @@ class Members(msgspec.Struct, frozen=True):
     error: Raw = NULL
 
 
-_strict = msgspec.json.Decoder(Members)
+class _Line(Members, frozen=True):
+    custom_id: Raw = NULL
+    result: Raw = NULL
+    """Anthropic's, in place of response and error."""
+
+
+_strict = msgspec.json.Decoder(_Line)
+_strict_object = msgspec.json.Decoder(dict[str, Raw])
+_NOT_RUN: Final = {
+    b'"canceled"': Raw(b'{"code":"batch_cancelled","message":"the batch was cancelled"}'),
+    b'"expired"': Raw(b'{"code":"batch_expired","message":"the batch expired"}'),
+}
+_UNKNOWN: Final = Raw(b'{"code":"unknown_result","message":"the provider\'s line is stored"}')
 
 
 def members(line: bytes) -> Members:
     """Cut one answer line that was stored. Raises ValueError when it is no JSON object."""
     try:
-        return _strict.decode(line)
+        found = _strict.decode(line)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        found = _cut(line)
-        return Members(**{name: found[name] for name in Members.__struct_fields__ if name in found})
+        cut = _cut(line)
+        found = _Line(**{name: cut[name] for name in _Line.__struct_fields__ if name in cut})
+    return found if bytes(found.result) == b"null" else _of_result(found)
+
+
+def _of_result(line: _Line) -> Members:
+    """Put an Anthropic result into response or error; its id is the message's, else the line's own."""
+    result = object_members(bytes(line.result))
+    kind = bytes(result.get("type", NULL))
+    if kind == b'"succeeded"':
+        message = result.get("message", NULL)
+        response = b'{"status_code":200,"request_id":null,"body":%b}' % bytes(message)
+        return Members(
+            id=object_members(bytes(message)).get("id", line.custom_id), response=Raw(response)
+        )
+    if kind == b'"errored"':
+        return Members(id=line.custom_id, error=_error(result.get("error", NULL)))
+    return Members(id=line.custom_id, error=_NOT_RUN.get(kind, _UNKNOWN))
+
+
+def _error(raw: Raw) -> Raw:
+    """Return type and message, which are two levels down, as code and message; what has none as it is."""
+    try:
+        inner = object_members(bytes(object_members(bytes(raw))["error"]))
+        return Raw(b'{"code":%b,"message":%b}' % (bytes(inner["type"]), bytes(inner["message"])))
+    except (ValueError, KeyError):
+        return raw
+
+
+def object_members(raw: bytes) -> dict[str, Raw]:
+    """Cut a JSON object that came in an answer. Raises ValueError when it is none."""
+    try:
+        return _strict_object.decode(raw)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        return _cut(raw)
 
 
 def _cut(line: bytes) -> dict[str, Raw]:

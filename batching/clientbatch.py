@@ -4,8 +4,8 @@ Two sweeps: ``read_due`` checks a file whole and stores its lines, all or none; 
 when its last request has ended, and stops one that was cancelled. In between its requests travel with everyone
 else's, in as many provider batches as it takes, again when one of those expires: the client sees none of it.
 A claim is a lease like a provider batch's, renewed at every chunk. Reading a file once more after a crash
-stores nothing twice, because the batch's own key is the scope of its custom_ids. Called by the clock and the
-OpenAI door.
+stores nothing twice, because the batch's own key is the scope of its custom_ids. Called by the clock and
+the doors of OpenAI's and Anthropic's API.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _AGAIN = timedelta(seconds=15)
 _SEAL_WITHIN_S: Final = 60
 """How long a line waits for company: the next chunk of its own file comes sooner."""
 _OUTPUT_KEPT: Final = timedelta(days=30)
-_CHUNK_LINES, _CHUNK_BYTES = 2_000, 16 * 1024 * 1024
+_CHUNK_LINES, _CHUNK_BYTES = 2_000, 8 * 1024 * 1024
 _READER, _CANCELLER = Actor(name="client batch"), Actor(name="its client")
 _NOT_SENT = (BatchState.BUILDING, BatchState.UPLOADING)
 _HELD = (
@@ -145,6 +145,8 @@ def _read(batch: Submission) -> None:
         next_attempt_at=now,
         last_error="",
     )
+    if file.purpose == ClientFile.SPOOLED:
+        clientfiles.delete(file, now)
     logger.info("client batch read", extra={"submission": batch.key, "requests": found.lines})
 
 
@@ -192,10 +194,12 @@ def _fail(batch: Submission, errors: list[LineError], left_out: int = 0) -> None
         message = f"{left_out:,} more lines are wrong; only the first are told."
         shown.append(LineError(code="more_errors", message=message).shown)
     now = timezone.now()
+    _keep_input(batch, now)
     _note(
         batch,
         line_errors=shown,
-        rejected=len(errors) + left_out,
+        accepted=0,
+        rejected=max(batch.accepted, len(errors) + left_out),
         failed_at=now,
         finished_at=now,
         next_attempt_at=None,
@@ -216,6 +220,13 @@ def cancel(batch: Submission, now: datetime) -> None:
     batch.refresh_from_db()
     if batch.cancelling_at is None:
         raise Refused("invalid_state", "it has ended")
+
+
+def delete(batch: Submission, now: datetime) -> None:
+    """Put a client's batch that has ended out of its client's sight; its requests stay."""
+    Submission.objects.filter(pk=batch.pk).update(deleted_at=now)
+    if batch.input_file and batch.input_file.purpose == ClientFile.SPOOLED:
+        clientfiles.delete(batch.input_file, now)
 
 
 def _stop(batch: Submission) -> None:
@@ -257,16 +268,20 @@ def _finish(batch: Submission) -> None:
     if batch.finalizing_at is None:
         _note(batch, finalizing_at=timezone.now())
     counted = clientprogress.counts([batch])[batch.pk]
-    sizes = {side: _measure(batch, side) for side in ClientFile.Side.values}
+    has_files = batch.kind == Submission.Kind.OPENAI
+    sizes = {side: _measure(batch, side) for side in ClientFile.Side.values if has_files}
     now = timezone.now()
+    _keep_input(batch, now)
     with transaction.atomic():
         end = "cancelled_at" if batch.cancelling_at else "completed_at"
         _note(
             batch,
             **{end: now},
-            accepted=counted.completed + counted.failed,
+            accepted=max(batch.accepted, counted.completed + counted.failed),
             completed_count=counted.completed,
             failed_count=counted.failed,
+            cancelled_count=counted.cancelled,
+            expired_count=counted.expired,
             **clientprogress.usage(batch),
             next_attempt_at=None,
         )
@@ -279,6 +294,12 @@ def _finish(batch: Submission) -> None:
                     size_bytes=size, created_at=now, expires_at=expires_at
                 )
     logger.info("client batch ended", extra={"submission": batch.key, "failed": counted.failed})
+
+
+def _keep_input(batch: Submission, now: datetime) -> None:
+    """Keep what was spooled as long as output: it names the requests of a batch that was not read whole."""
+    spooled = ClientFile.objects.there(now).filter(purpose=ClientFile.SPOOLED)
+    spooled.filter(pk=batch.input_file_id or 0).update(expires_at=now + _OUTPUT_KEPT)
 
 
 def _measure(batch: Submission, side: str) -> int:

@@ -1,18 +1,19 @@
 """How far a client's batch is: its counts, its tokens, and the files that can be read so far.
 
-Counted from its requests while it runs, read from its row once it has ended. Asked by the OpenAI door and by
+Counted from its requests while it runs, read from its row once it has ended. Asked by the doors and by
 `clientbatch`; changes nothing but that a file is made when there is first something in it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from django.db.models import Count, F, Q, Sum
 from django.utils import timezone
 
 from batching import resultfile
-from batching.lifecycle import BAD_ENDS
+from batching.lifecycle import BAD_ENDS, RequestState
 from batching.models import Answer, ClientFile, Request, Submission
 
 
@@ -23,6 +24,9 @@ class Counts:
     total: int = 0
     completed: int = 0
     failed: int = 0
+    """All bad ends; those below among them."""
+    cancelled: int = 0
+    expired: int = 0
 
 
 def usage(batch: Submission) -> dict[str, int | None]:
@@ -75,6 +79,8 @@ def counts(batches: list[Submission]) -> dict[int, Counts]:
             total=batch.accepted,
             completed=batch.completed_count or 0,
             failed=batch.failed_count or 0,
+            cancelled=batch.cancelled_count or 0,
+            expired=batch.expired_count or 0,
         )
         for batch in batches
         if batch.is_final
@@ -82,19 +88,23 @@ def counts(batches: list[Submission]) -> dict[int, Counts]:
     running = {batch.pk: batch for batch in batches if batch.pk not in ended}
     if not running:
         return ended
-    tallies = (
-        Request.objects.filter(submission__in=running)
-        .order_by()
-        .values("submission_id")
-        .annotate(
-            good=Count("pk", filter=Q(state__in=resultfile.GOOD_ENDS)),
-            bad=Count("pk", filter=Q(state__in=BAD_ENDS)),
-        )
-        .values_list("submission_id", "good", "bad")
-    )
-    found = {pk: (good, bad) for pk, good, bad in tallies}
+    found = {batch.pk: Counts() for batch in running.values()} | _tallied(running)
     for pk, batch in running.items():
         is_read = batch.in_progress_at or batch.cancelling_at  # before that, it counts nothing
-        good, bad = found.get(pk, (0, 0)) if is_read else (0, 0)
-        ended[pk] = Counts(total=batch.accepted or good + bad, completed=good, failed=bad)
+        seen = found[pk] if is_read else Counts()
+        ended[pk] = replace(seen, total=batch.accepted or seen.completed + seen.failed)
     return ended
+
+
+def _tallied(batches: Iterable[int]) -> dict[int, Counts]:
+    """Count the ends of batches' requests; one with no request yet is left out."""
+    kinds = {
+        "completed": resultfile.GOOD_ENDS,
+        "failed": BAD_ENDS,
+        "cancelled": (RequestState.CANCELLED,),
+        "expired": (RequestState.EXPIRED,),
+    }
+    counted = {name: Count("pk", filter=Q(state__in=states)) for name, states in kinds.items()}
+    rows = Request.objects.filter(submission__in=batches).order_by().values("submission_id")
+    tallies = rows.annotate(**counted).values_list("submission_id", *kinds)
+    return {pk: Counts(**dict(zip(kinds, tally, strict=True))) for pk, *tally in tallies}

@@ -8,7 +8,7 @@ from there. A 202 is said by the caller after this returned, so after the commit
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,7 +23,8 @@ from batching.limits import line_bytes
 from batching.models import ApiKey, Project, Request, RequestBody, Submission
 from batching.models.keys import new_request_key
 from batching.permits import Permit
-from batching.staging import BYTES, INTEGER, TEXT, TIME, sql_value, stage
+from batching.staging import BYTES, INTEGER, TEXT, TIME, TRUTH, sql_value, stage
+from batching.tokens import Estimate
 from batching.wire import Line
 
 _DEADLOCK_RETRIES = 5
@@ -39,6 +40,7 @@ _STAGED = {
     "deliver_by": TIME,
     "size_bytes": INTEGER,
     "token_estimate": INTEGER,
+    "is_token_exact": TRUTH,
     "body": BYTES,
     "metadata": BYTES,
 }
@@ -85,11 +87,12 @@ def accept(
     by = by or Actor(name="intake")
     key = key or (submission.api_key if submission else None)
     permit = Permit(key) if key else None
+    sizes = _sizes(lines)
     tries = 1 if connection.in_atomic_block else _DEADLOCK_RETRIES
     for left in range(tries - 1, -1, -1):
         try:
             with transaction.atomic():
-                return _accept(_Origin(project, submission, scope, by, permit), lines, now)
+                return _accept(_Origin(project, submission, scope, by, permit), lines, sizes, now)
         except OperationalError as error:
             if not left or "deadlock" not in str(error):
                 raise
@@ -107,10 +110,17 @@ class _Origin:
     permit: Permit | None
 
 
-def _accept(origin: _Origin, lines: Sequence[Line], now: datetime) -> list[Accepted | Rejected]:
+def _sizes(lines: Sequence[Line]) -> list[Estimate]:
+    """Return the tokens of each line; done before any transaction, for it is what takes longest."""
+    return tokens.estimates(lines, margin=1 + settings.BATCHER_TOKEN_MARGIN_PERCENT / 100)
+
+
+def _accept(
+    origin: _Origin, lines: Sequence[Line], sizes: Sequence[Estimate], now: datetime
+) -> list[Accepted | Rejected]:
     answers: dict[int, Accepted | Rejected] = {}
     addressing = Addressing(origin.project, origin.permit)
-    rows = list(_staged(lines, addressing, answers, now))
+    rows = list(_staged(zip(lines, sizes, strict=True), addressing, answers, now))
     stage("intake_line", _STAGED, rows, key="key")
     if len(answers) < len(lines):
         _insert(origin, now)
@@ -119,16 +129,16 @@ def _accept(origin: _Origin, lines: Sequence[Line], now: datetime) -> list[Accep
 
 
 def _staged(
-    lines: Sequence[Line],
+    lines: Iterable[tuple[Line, Estimate]],
     addressing: Addressing,
     answers: dict[int, Accepted | Rejected],
     now: datetime,
 ) -> Iterator[Sequence[Any]]:
     """Yield a row for each line that can be sent; note in ``answers`` why another can't."""
     default_wait = timedelta(seconds=settings.BATCHER_MAX_WAIT_SECONDS)
-    for place, line in enumerate(lines):
+    for place, (line, tokens_) in enumerate(lines):
         try:
-            room, destination_id, size, token_count = _placed(line, addressing)
+            room, destination_id, size = _placed(line, tokens_, addressing)
         except Unknown as error:
             answers[place] = Rejected(code=error.code, detail=error.detail, pointer=error.pointer)
             continue
@@ -144,20 +154,22 @@ def _staged(
             now + wait,
             line.deliver_by,
             size,
-            token_count,
+            tokens_.tokens,
+            tokens_.is_exact,
             line.body,
             line.metadata,
         )
 
 
-def _placed(line: Line, addressing: Addressing) -> tuple[LaneRoom, int | None, int, int]:
-    """Return a line's lane, destination, bytes and tokens. Raises Unknown when it can't be sent."""
+def _placed(
+    line: Line, tokens_: Estimate, addressing: Addressing
+) -> tuple[LaneRoom, int | None, int]:
+    """Return a line's lane, destination and bytes. Raises Unknown when it can't be sent."""
     room = addressing.lane(line)
     destination_id = addressing.destination(line)
     size = line_bytes(line.url, line.body)
-    token_count = tokens.estimate(line.body)
-    _check_fits(room, size, token_count)
-    return room, destination_id, size, token_count
+    _check_fits(room, size, tokens_.tokens)
+    return room, destination_id, size
 
 
 class Check:
@@ -172,7 +184,7 @@ class Check:
     def problem(self, line: Line) -> Rejected | None:
         """Return why the line would be refused; None when it would be taken."""
         try:
-            _placed(line, self._addressing)
+            _placed(line, _sizes([line])[0], self._addressing)
         except Unknown as error:
             return Rejected(code=error.code, detail=error.detail, pointer=error.pointer)
         return None
@@ -206,10 +218,10 @@ def _insert(origin: _Origin, now: datetime) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {request} (key, custom_id, fingerprint, lane_id, destination_id, priority,"  # noqa: S608
-            " seal_by, deliver_by, size_bytes, token_estimate, project_id, scope, submission_id, state,"
+            " seal_by, deliver_by, size_bytes, token_estimate, is_token_exact, project_id, scope, submission_id, state,"
             " state_changed_at, created_at, attempt, error_code, error_message, fence, tries, replays)"
             " SELECT key, custom_id, fingerprint, lane_id, destination_id, priority, seal_by,"
-            " deliver_by, size_bytes, token_estimate, %s, %s, %s, 'pending', %s, %s, 1, '', '', 0, 0, 0"
+            " deliver_by, size_bytes, token_estimate, is_token_exact, %s, %s, %s, 'pending', %s, %s, 1, '', '', 0, 0, 0"
             " FROM intake_line WHERE true ORDER BY place"
             " ON CONFLICT (project_id, custom_id, scope) DO NOTHING",
             [

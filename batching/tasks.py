@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from batching import clientbatch, clientfiles, closing, collection, packing, submission
+from batching import adoption, clientbatch, clientfiles, closing, collection, packing, submission
 from batching.models import KeptAnswer
 from batching.ticks import ring, tick
 
@@ -36,7 +36,7 @@ def submit(*, rung: bool = False) -> None:
 @shared_task
 def adopt(*, rung: bool = False) -> None:
     """Look for batches whose creation is in doubt."""
-    tick("adopt", submission.adopt_due, rung=rung)
+    tick("adopt", adoption.adopt_due, rung=rung)
 
 
 @shared_task

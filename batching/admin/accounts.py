@@ -10,12 +10,14 @@ from django.db.models import Count, Q
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
 from unfold.widgets import UnfoldAdminPasswordWidget
 
+from batching import gateway
 from batching.admin import shown
 from batching.admin.moves import Move, MovesAdmin
 from batching.admin.rows import ModelForm, OurAdmin
 from batching.lifecycle import BATCH_ENDS
 from batching.models import Account, Lane
 from batching.providers.base import ProviderError
+from batching.reach import InvalidDestinationError
 from batching.steering import Refused
 from batching.templatetags.badges import BAD, GOOD, QUIET, badge
 
@@ -34,11 +36,9 @@ def check_connection(account: Account, *, by: Actor, reason: str, now: datetime)
 
     Notes what came of it on the account. Call outside of a transaction.
     """
-    from batching.providers.registry import provider_for
-
     problem = ""
     try:
-        provider_for(account.kind, base_url=account.base_url, api_key=account.api_key).check()
+        gateway.connect(account).check()
     except ProviderError as error:
         problem = str(error)
     account.last_error = problem[:500]
@@ -89,6 +89,17 @@ class AccountForm(ModelForm[Account]):
         """Keep the stored key when none is typed."""
         typed: str = self.cleaned_data["api_key"].strip()
         return typed or self.stored_key
+
+    def _post_clean(self) -> None:
+        """Refuse a base URL that no call could be made to."""
+        super()._post_clean()  # type: ignore[misc]  # Django's own hook
+        guard = gateway.guard_of(self.instance)
+        if "base_url" in self.errors or guard is None:
+            return
+        try:
+            guard.check_url(self.instance.base_url)
+        except InvalidDestinationError as problem:
+            self.add_error("base_url", f"It can't be used: {problem}.")
 
 
 @admin.register(Account)

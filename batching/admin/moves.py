@@ -9,8 +9,9 @@ transaction whether the row may move; a refusal is counted and told, and never s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
 from django import forms
@@ -42,6 +43,17 @@ MOST_ROWS = 1_000
 SAMPLES = 5
 
 
+class ReasonForm(forms.Form):
+    """Asks why, for the log."""
+
+    reason = forms.CharField(
+        max_length=200,
+        label="Reason",
+        help_text="Kept in the history, for those who look at it later.",
+        widget=UnfoldAdminTextInputWidget(attrs={"autofocus": True}),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Move:
     """One thing that a person may do to a row."""
@@ -55,12 +67,15 @@ class Move:
     permission: str
     """``app.codename`` that is needed."""
     act: Callable[..., Any]
-    """Called with ``(row, by=, reason=, now=)``; raises Refused when the row may not move."""
+    """Called with ``(row, by=, reason=, now=)`` and the further fields of ``form``; raises Refused when the
+    row may not move, and may return a sentence for whoever did it."""
     states: frozenset[str] | None = None
     """States in which a row's page offers it; None: always. The function has the last word."""
     icon: str = "play_arrow"
     is_dangerous: bool = False
     asks_reason: bool = True
+    form: type[ReasonForm] | None = None
+    """Asks for more than a reason."""
     is_for_one: bool = False
     """Offered on a row's page only: what it answers can't be told of many."""
     calls_outside: bool = False
@@ -75,22 +90,13 @@ class Report:
     """Names of the rows that moved."""
     skipped: Counter[str] = field(default_factory=Counter)
     """Why rows did not move, and how many for each reason."""
+    told: list[str] = field(default_factory=list)
+    """What moves had to say, a sentence each."""
 
     def __str__(self) -> str:
         parts = [f"{len(self.done):,} done"]
         parts += [f"{count:,} skipped: {why}" for why, count in self.skipped.most_common()]
-        return ", ".join(parts)
-
-
-class ReasonForm(forms.Form):
-    """Asks why, for the log."""
-
-    reason = forms.CharField(
-        max_length=200,
-        label="Reason",
-        help_text="Kept in the history, for those who look at it later.",
-        widget=UnfoldAdminTextInputWidget(attrs={"autofocus": True}),
-    )
+        return ". ".join([", ".join(parts), *self.told[:SAMPLES]])
 
 
 def sources_of(model: type[Model], *names: str) -> frozenset[str]:
@@ -99,23 +105,33 @@ def sources_of(model: type[Model], *names: str) -> frozenset[str]:
 
 
 def carry_out(
-    move: Move, rows: Iterable[Model], *, user: User | AnonymousUser, reason: str
+    move: Move,
+    rows: Iterable[Model],
+    *,
+    user: User | AnonymousUser,
+    reason: str,
+    answers: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Do ``move`` to each of ``rows``, each in the transaction of its own that ``act`` opens."""
+    """Do ``move`` to each of ``rows``, each in the transaction of its own that ``act`` opens.
+
+    ``answers`` is what the move's own form asked for beside the reason.
+    """
     report, user_id = Report(), int(user.pk or 0)
+    act = partial(move.act, **(answers or {}))
     by = Actor(name=user.get_username(), user_id=user_id)
     for row in rows:
         pk, name = row.pk, str(row)
         action = f"{row._meta.model_name}.{move.name}"
         try:
-            audit.done(move.act, row, action=action, calls_outside=move.calls_outside, by=by,
-                       reason=reason, now=timezone.now())  # fmt: skip
+            said = audit.done(act, row, action=action, calls_outside=move.calls_outside, by=by,
+                              reason=reason, now=timezone.now())  # fmt: skip
         except Refused as refusal:
             report.skipped[refusal.detail] += 1
         except (Stale, TransitionNotAllowed):
             report.skipped["someone else was first"] += 1
         else:
             report.done.append(name)
+            report.told += [said] if isinstance(said, str) else []
             text = f"{move.label}: {reason}" if reason else move.label
             note(type(row), pk, name, text, user_id=user_id)
     return report
@@ -186,7 +202,7 @@ class MovesAdmin(OurAdmin[Row], Generic[Row]):
             raise Http404(f"no {self.opts.verbose_name} {unquote(object_id)}")
         pk = row.pk
         if reason := self._confirmed_reason(request, move):
-            self._tell(request, carry_out(move, [row], user=request.user, reason=reason.text))
+            self._tell(request, _carried(request, move, [row], reason))
             if (page := self.page_after(request, move, row)) is not None:
                 return page
             is_gone = not self.model._base_manager.filter(pk=pk).exists()
@@ -210,7 +226,7 @@ class MovesAdmin(OurAdmin[Row], Generic[Row]):
             messages.error(request, f"Nothing was done: choose at most {MOST_ROWS:,} rows at once.")
             return None
         if reason := self._confirmed_reason(request, move):
-            self._tell(request, carry_out(move, chosen, user=request.user, reason=reason.text))
+            self._tell(request, _carried(request, move, chosen, reason))
             return None
         return self._confirmation(request, move, chosen, is_selection=True)
 
@@ -219,8 +235,11 @@ class MovesAdmin(OurAdmin[Row], Generic[Row]):
             return None
         if not move.asks_reason:
             return Confirmed(text="")
-        form = ReasonForm(request.POST)
-        return Confirmed(text=form.cleaned_data["reason"]) if form.is_valid() else None
+        form = (move.form or ReasonForm)(request.POST)
+        if not form.is_valid():
+            return None
+        answers = {**form.cleaned_data}
+        return Confirmed(text=answers.pop("reason"), answers=answers)
 
     def _tell(self, request: HttpRequest, report: Report) -> None:
         level = messages.SUCCESS if not report.skipped else messages.WARNING
@@ -230,6 +249,7 @@ class MovesAdmin(OurAdmin[Row], Generic[Row]):
         self, request: HttpRequest, move: Move, rows: Sequence[Any], *, is_selection: bool
     ) -> TemplateResponse:
         was_sent = "confirmed" in request.POST
+        form = move.form or ReasonForm
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -238,7 +258,7 @@ class MovesAdmin(OurAdmin[Row], Generic[Row]):
             "count": len(rows),
             "samples": [(row, shown.page_of(row)) for row in rows[:SAMPLES]],
             "more": max(0, len(rows) - SAMPLES),
-            "form": ReasonForm(request.POST if was_sent else None) if move.asks_reason else None,
+            "form": form(request.POST if was_sent else None) if move.asks_reason else None,
             "chosen": [row.pk for row in rows] if is_selection else [],
             "checkbox_name": ACTION_CHECKBOX_NAME,
             "back": request.get_full_path() if is_selection else shown.page_of(rows[0]),
@@ -252,6 +272,15 @@ class Confirmed:
 
     text: str
     """The reason, empty when none was asked for."""
+    answers: dict[str, Any] = field(default_factory=dict)
+    """What else the form asked for."""
+
+
+def _carried(
+    request: HttpRequest, move: Move, rows: Iterable[Model], confirmed: Confirmed
+) -> Report:
+    answers = confirmed.answers
+    return carry_out(move, rows, user=request.user, reason=confirmed.text, answers=answers)
 
 
 def _button_name(move: Move) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from typing import TYPE_CHECKING, Any, cast
 
+from django import forms
 from django.contrib import admin
 from django.urls import path
 from django.utils import timezone
@@ -13,28 +15,72 @@ from unfold.contrib.filters.admin import (
     RelatedDropdownFilter,
     TextFilter,
 )
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from batching import steering
 from batching.admin import searching, shown
 from batching.admin.history import history_of
-from batching.admin.moves import Move, MovesAdmin, sources_of
+from batching.admin.moves import Move, MovesAdmin, ReasonForm, sources_of
 from batching.admin.payloads import PAYLOAD_PERMISSION, payload_view, raw_view
 from batching.admin.rows import MachineRows
 from batching.lifecycle import BAD_ENDS, RequestState
-from batching.models import Project, Request
+from batching.models import Destination, Project, Request
 from batching.progress import explain_request
+from batching.steering import Refused
 from batching.templatetags.badges import outcome_badge, state_badge
-from delivery import redelivery
+from batching.wire import NOBODY, Delivery, read_delivery
+from delivery import outgoing, redelivery, redirecting
 from delivery.models import Attempt
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
     from django.urls import URLPattern
     from django.utils.safestring import SafeString
 
+    from batching.lifecycle import Actor
+    from batching.models.requests import RequestQuerySet
+
 OPERATE = "batching.operate_request"
 ATTEMPTS_SHOWN = 50
+
+
+class RedirectForm(ReasonForm):
+    """Asks where to as well."""
+
+    to = forms.CharField(
+        max_length=2048,
+        label="Destination",
+        help_text="Of the request's project: its name, its key (dst_…) or a webhook's URL; or “none”: the client pulls.",
+        widget=UnfoldAdminTextInputWidget(attrs={"autofocus": True}),
+    )
+    field_order = ("to", "reason")
+
+
+def redirect(row: Request, *, to: str, by: Actor, reason: str, now: datetime) -> str:
+    """Send a request's result elsewhere; ``to`` is what the form asked for."""
+    delivery = Delivery(type="destination", name=to)
+    if to == "none":
+        delivery = NOBODY
+    elif to.startswith(("https://", "http://")):
+        delivery = Delivery(type="webhook", url=_fit_for_webhook(to))
+    elif to.startswith("dst_"):
+        found = Destination.objects.present().filter(project=row.project_id, key=to).first()
+        if found is None:
+            raise Refused("unknown_destination", f"no destination {to!r}")
+        delivery = read_delivery(json.dumps(found.config).encode())
+    redirecting.redirect_request(row, to=delivery, by=by, reason=reason, now=now)
+    return f"{row} goes to {row.destination or 'whoever pulls it'}"
+
+
+def _fit_for_webhook(url: str) -> str:
+    try:
+        return str(outgoing.guard().check_url(url))
+    except ValueError as problem:
+        raise Refused("validation_error", str(problem)) from problem
+
 
 MOVES = (
     Move(
@@ -66,6 +112,17 @@ MOVES = (
         act=redelivery.redeliver_request,
         states=sources_of(Request, "redeliver") | BAD_ENDS,
         icon="outbox",
+    ),
+    Move(
+        name="redirect",
+        label="Redirect",
+        effect="What waits to be delivered goes to the new place at once, under the same message id. What was "
+        "delivered or given up stays so until it is redelivered.",
+        permission=OPERATE,
+        act=redirect,
+        states=frozenset(RequestState.values) - {RequestState.DELIVERING},
+        icon="alt_route",
+        form=RedirectForm,
     ),
 )
 
@@ -142,7 +199,7 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
     fieldsets = (
         ("Request", {"fields": (
             "custom_id", ("key", "project"), ("lane", "batch"), ("submission", "created_at"),
-            ("priority", "attempt"), ("seal_by", "deliver_by"), ("size", "token_estimate"),
+            ("priority", "attempt"), ("seal_by", "deliver_by"), ("size", "tokens"),
         )}),
         ("Answer", {"fields": (
             ("badge", "settled_at"), "error_code", "error",
@@ -151,7 +208,7 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
             "destination", ("due_at", "tries"), ("delivered_at", "dead_at"), "replays",
         )}),
     )  # fmt: skip
-    readonly_fields = ("badge", "size", "error")
+    readonly_fields = ("badge", "size", "tokens", "error")
 
     def get_urls(self) -> list[URLPattern]:
         """Add the body and answer viewer, with a permission of its own."""
@@ -186,7 +243,7 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
         projects = list(Project.objects.values_list("pk", flat=True))
         rows = queryset.filter(project_id__in=projects)
         if term.endswith("*"):
-            return searching.begins(rows, "custom_id", term[:-1]), False
+            return cast("RequestQuerySet", rows).custom_id_begins(term[:-1]), False
         return rows.filter(custom_id=term), False
 
     def change_view(
@@ -250,6 +307,12 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
     def size(self, row: Request) -> str:
         """Bytes of its line in the input file."""
         return shown.size(row.size_bytes)
+
+    @admin.display(description="Tokens (est.)")
+    def tokens(self, row: Request) -> str:
+        """Estimated tokens of its input, margin included."""
+        counted = shown.number(row.token_estimate)
+        return counted if row.is_token_exact else f"{counted}, guessed"
 
     @admin.display(description="Error")
     def error(self, row: Request) -> SafeString | str:

@@ -39,6 +39,7 @@ class SubmissionAdmin(MachineRows[Submission]):
             ("endpoint", "input_file"), ("completion_window", "expires_at"), "metadata",
             ("in_progress_at", "finalizing_at", "completed_at"),
             ("cancelling_at", "cancelled_at", "failed_at"), ("completed_count", "failed_count"),
+            ("cancelled_count", "expired_count", "deleted_at"),
             "line_errors", ("next_attempt_at", "last_error"),
         )}),
     )  # fmt: skip

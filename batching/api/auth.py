@@ -1,5 +1,7 @@
 """Who calls: the API key of ``Authorization: Bearer``, its project, and what it may do.
 
+A door whose clients send their key in a header of its own names that one with `also_in`.
+
 Decides between 401 (no key, an unknown, revoked or expired one: all the same to the caller) and 403 (a
 key without the scope). Called by `operations` before any view. Never looks at cookies or the query.
 """
@@ -17,6 +19,7 @@ from batching.lifecycle import Actor
 from batching.models import ApiKey, Project
 from batching.models.projects import Scope, digest
 
+_OTHER_HEADER = "batcher.key_header"
 _known: Memory[ApiKey] = Memory(seconds=10)
 """Keys by the digest of their secret: a revoked one opens nothing ten seconds later."""
 
@@ -41,10 +44,7 @@ class _NoSuchKey(Exception):
 def caller_of(request: HttpRequest, scope: Scope) -> Caller:
     """Return who calls. Raises ApiError 401 or 403."""
     now = timezone.now()
-    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not secret.strip():
-        raise _unauthorized("send an API key as `Authorization: Bearer <key>`")
-    secret_digest = digest(secret.strip())
+    secret_digest = digest(_secret(request))
     try:
         key = _known.get(secret_digest, lambda: _find(secret_digest))
     except _NoSuchKey:
@@ -55,6 +55,23 @@ def caller_of(request: HttpRequest, scope: Scope) -> Caller:
         raise ApiError("insufficient_scope", f"this API key lacks the scope `{scope}`")
     key.touch(now)
     return Caller(key=key, project=key.project)
+
+
+def also_in(request: HttpRequest, header: str) -> None:
+    """Take the key of this call from that header when it has no Authorization."""
+    request.META[_OTHER_HEADER] = header
+
+
+def _secret(request: HttpRequest) -> str:
+    sent = request.headers.get("Authorization")
+    scheme, _, secret = (sent or "").partition(" ")
+    if scheme.lower() == "bearer" and secret.strip():
+        return secret.strip()
+    other = request.META.get(_OTHER_HEADER)
+    if other and sent is None and (secret := request.headers.get(other, "").strip()):
+        return secret
+    ways = f", or in `{other}`" if other else ""
+    raise _unauthorized(f"send an API key as `Authorization: Bearer <key>`{ways}")
 
 
 def _find(secret_digest: str) -> ApiKey:

@@ -77,7 +77,7 @@ def _filters(request: HttpRequest) -> dict[str, str]:
     given = {field: request.GET[name] for name, field in _FILTERS.items() if request.GET.get(name)}
     if any("\0" in value for value in given.values()):
         raise wrong_parameter("filter", "must not hold NUL")
-    if state := request.GET.get("state"):
+    if (state := request.GET.get("state")) is not None:
         if state not in BatchState.values:
             raise wrong_parameter("state", f"must be one of {', '.join(BatchState.values)}")
         given["state"] = state

@@ -77,6 +77,9 @@ def _calls(shown: dict[str, Any]) -> list[dict[str, Any]]:
             "method": method.upper(),
             "is_open": not call["security"],
             "example": _example(call),
+            "responses": {
+                status: _named(shown, answer) for status, answer in call["responses"].items()
+            },
             "media_type": next(iter(call.get("requestBody", {}).get("content", {})), ""),
         }
         for path, calls in shown["paths"].items()
@@ -84,11 +87,17 @@ def _calls(shown: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _named(shown: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer that may only be named, as it is written."""
+    name = answer.get("$ref", "").rpartition("/")[2]
+    return shown["components"]["responses"][name] if name else answer
+
+
 def _example(call: dict[str, Any]) -> str:
     for sent in call.get("requestBody", {}).get("content", {}).values():
         example = sent["example"]
-        if isinstance(example, str):
-            return example
+        if isinstance(example, list):
+            return "".join(f"{msgspec.json.encode(line).decode()}\n" for line in example)
         return msgspec.json.format(msgspec.json.encode(example), indent=2).decode()
     return ""
 

@@ -21,6 +21,7 @@ from batching.api.operations import (
     NDJSON,
     Answer,
     Body,
+    Link,
     Parameter,
     operation,
     render,
@@ -46,6 +47,19 @@ _LINES: Final = """\
 {"custom_id": "a-2", "url": "/v1/embeddings", "method": "POST", "body": {"model": "text-embedding-3-small", "input": ["Two", "Three"]}, "delivery_config": {"type": "none"}}
 """
 
+_ON_FROM_REQUEST: Final = tuple(
+    Link(to=name, values={"custom_id": "$response.body#/id"})
+    for name in ("show_request", "cancel_request", "retry_request", "redeliver_request")
+)
+_ON_FROM_BULK: Final = (
+    *(
+        Link(to=name, values={"submission_id": "$response.body#/submission"})
+        for name in ("show_submission", "submission_results")
+    ),
+    Link(to="post_bulk", values={"submission": "$response.body#/submission"}),
+    Link(to="list_requests", values={"submission": "$response.body#/submission"}),
+)
+
 _maintenance: Memory[bool] = Memory(seconds=1)
 
 
@@ -53,8 +67,12 @@ _maintenance: Memory[bool] = Memory(seconds=1)
     scope=Scope.SUBMIT,
     body=Body(type=wire.NewRequest, example=_EXAMPLE),
     answers={
-        202: Answer("It is stored and will be sent.", Taken),
-        200: Answer("The same request was here before; this is the first one.", Taken),
+        202: Answer("It is stored and will be sent.", Taken, links=_ON_FROM_REQUEST),
+        200: Answer(
+            "The same request was here before; this is the first one.",
+            Taken,
+            links=_ON_FROM_REQUEST,
+        ),
     },
     fails=(400, 409, 413, 415, 422, 503),
 )
@@ -89,7 +107,11 @@ def post_request(request: HttpRequest, caller: Caller) -> HttpResponse:
             about="Id of a submission of yours that these lines belong to as well; else they make a new one.",
         ),
     ),
-    answers={202: Answer("Read to its end; `errors` has the lines not taken.", BulkTaken)},
+    answers={
+        202: Answer(
+            "Read to its end; `errors` has the lines not taken.", BulkTaken, links=_ON_FROM_BULK
+        )
+    },
     fails=(400, 404, 413, 415, 422, 503),
 )
 def post_bulk(request: HttpRequest, caller: Caller) -> HttpResponse:

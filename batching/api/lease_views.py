@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 import msgspec
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils import timezone
 from msgspec import Meta, Raw, Struct
 
-from batching import wire
-from batching.api import reading
+from batching.api import bodies
 from batching.api.auth import Caller
-from batching.api.operations import JSON, Answer, Body, operation, render
+from batching.api.operations import JSON, Answer, Body, Link, operation, render
 from batching.models.projects import Scope
-from batching.wire import VALIDATION_ERROR, Invalid
 from delivery import leases, results
 from delivery.leases import Leased, Settled
 
@@ -105,13 +103,22 @@ class LeaseSettled(Struct, frozen=True):
     """Acknowledged before, or never leased: do nothing."""
 
 
-Sent = TypeVar("Sent")
-
-
 @operation(
     scope=Scope.READ,
     body=Body(type=NewLease, example='{"group": "billing", "max": 100, "visibility_s": 300}'),
-    answers={200: Answer("Results, each in nobody else's hand meanwhile.", LeasedResults)},
+    answers={
+        200: Answer(
+            "Results, each in nobody else's hand meanwhile.",
+            LeasedResults,
+            links=tuple(
+                Link(
+                    to=name,
+                    body={"lease": "$response.body#/lease", "group": "$response.body#/group"},
+                )
+                for name in ("acknowledge_results", "give_back_results")
+            ),
+        )
+    },
     fails=(400, 413, 415, 422),
 )
 def lease_results(request: HttpRequest, caller: Caller) -> HttpResponseBase:
@@ -121,7 +128,7 @@ def lease_results(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     time. What is not acknowledged within `visibility_s` seconds is leased again. A group begins with the
     project's oldest result when it is first named.
     """
-    asked = _read(request, NewLease)
+    asked = bodies.read(request, NewLease, _RULES)
     leased = leases.lease(
         caller.project,
         asked.group,
@@ -140,7 +147,7 @@ def lease_results(request: HttpRequest, caller: Caller) -> HttpResponseBase:
 )
 def acknowledge_results(request: HttpRequest, caller: Caller) -> HttpResponse:
     """Acknowledge leased results: this group never gets them again."""
-    sent = _read(request, Done)
+    sent = bodies.read(request, Done, _RULES)
     settled = leases.acknowledge(caller.project, sent.group, sent.lease, sent.ids)
     return _told(settled)
 
@@ -153,7 +160,7 @@ def acknowledge_results(request: HttpRequest, caller: Caller) -> HttpResponse:
 )
 def give_back_results(request: HttpRequest, caller: Caller) -> HttpResponse:
     """Give leased results back, to be leased again after `delay_s` seconds."""
-    sent = _read(request, GivenBack)
+    sent = bodies.read(request, GivenBack, _RULES)
     settled = leases.give_back(
         caller.project,
         sent.group,
@@ -163,21 +170,6 @@ def give_back_results(request: HttpRequest, caller: Caller) -> HttpResponse:
         now=timezone.now(),
     )
     return _told(settled)
-
-
-def _read(request: HttpRequest, type_: type[Sent]) -> Sent:
-    """Return the body as ``type_``. Raises Invalid."""
-    body = reading.read_body(request)
-    wire.check_encoding(body)
-    try:
-        return msgspec.json.decode(body or b"{}", type=type_)
-    except (msgspec.DecodeError, RecursionError) as problem:
-        found = wire.explain(problem)
-        rule = _RULES.get("/" + found.pointer.split("/")[1] if found.pointer else "")
-        if found.code != VALIDATION_ERROR or rule is None:
-            raise found from problem
-        subject = found.pointer[1:] or "the body"
-        raise Invalid(VALIDATION_ERROR, f"{subject} {rule}", found.pointer) from problem
 
 
 def _written(group: str, leased: Leased) -> Iterator[bytes]:

@@ -13,23 +13,36 @@ from typing import Any, Final
 
 import msgspec
 
-from batching.api import repeats
+from batching.api import errors, examples, repeats
 from batching.api.errors import Errors
-from batching.api.operations import JSON, NDJSON, Answer, Body, Operation, Route
+from batching.api.operations import JSON, NDJSON, Answer, Body, Link, Operation, Route
 
 VERSION: Final = "1"
 _REF: Final = "#/components/schemas/{name}"
+_ERROR_REF: Final = "#/components/responses/Error{status}"
+_ERROR_HEADERS: Final = {
+    401: {"WWW-Authenticate": "`Bearer`."},
+    409: {"Retry-After": "Seconds; with `idempotency_in_flight`."},
+    429: {"Retry-After": "Seconds until the next call is taken."},
+    503: {"Retry-After": "Seconds."},
+}
 _PATH_VALUE = re.compile(r"<(?:\w+:)?(\w+)>")
 _PATH_VALUES: Final = {
     "custom_id": "Your `custom_id`, percent-encoded (slashes may stay), or our `req_…` id.",
     "batch_id": "The batch's id, `bat_…`.",
     "submission_id": "The submission's id, `sub_…`.",
+    "subscription_id": "The subscription's id, `evs_…`.",
+    "replay_id": "The replay's id, `rpl_…`.",
+    "destination_id": "The destination's id, `dst_…`.",
 }
 _TAGS: Final = {
     "requests": "Send requests, look at them, and change their course.",
     "batches": "The provider batches that requests travel in.",
     "submissions": "Requests that were sent together.",
     "results": "Results for clients that pull.",
+    "event-subscriptions": "Who is told when a batch or a submission ends.",
+    "replays": "Results sent again, many at a time.",
+    "destinations": "Where results go, and how that stands.",
     "operation": "How the installation is.",
     "docs": "This document.",
 }
@@ -67,6 +80,9 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
         },
         "components": {
             "schemas": schemas.components,
+            "responses": {
+                f"Error{status}": _error(status, schemas) for status in _error_statuses(routes)
+            },
             "securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -143,9 +159,8 @@ def _query(operation: Operation) -> list[dict[str, Any]]:
 def _sent(body: Body, schemas: _Schemas) -> dict[str, Any]:
     if body.media_type == NDJSON:
         each = schemas.of(body.type)
-        about = "One JSON object a line; each is what `x-line` describes."
-        schema: Mapping[str, Any] = {"type": "string", "description": about, "x-line": each}
-        return {NDJSON: {"schema": schema, "example": body.example}}
+        example = [msgspec.json.decode(line) for line in body.example.splitlines()]
+        return {NDJSON: {"schema": _line_by_line(each), "example": example}}
     example = msgspec.json.decode(body.example)
     return {JSON: {"schema": schemas.of(body.type), "example": example}}
 
@@ -158,22 +173,86 @@ def _headers(operation: Operation, method: str) -> list[dict[str, Any]]:
     return [{"name": repeats.HEADER, "in": "header", "description": about, "schema": schema}]
 
 
+def _line_by_line(each: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of NDJSON: of all its lines as one array, as OpenAPI 3.2 words it."""
+    about = "One JSON object on each line; described as the array of all lines."
+    return {"type": "array", "description": about, "items": each, "minItems": 1}
+
+
 def _responses(operation: Operation, method: str, schemas: _Schemas) -> dict[str, Any]:
-    guard = (400, 401, 403, 429) if operation.scope else ()
-    if method == "POST" and operation.scope:
-        guard = (*guard, 409, 422)
-    errors = {*operation.fails, *guard, 500} - set(operation.answers)
     shown = {str(status): _answer(a, schemas) for status, a in operation.answers.items()}
-    for status in sorted(errors):
-        content = {JSON: {"schema": schemas.of(Errors)}}
-        shown[str(status)] = {"description": HTTPStatus(status).phrase, "content": content}
+    for status in _failures(operation, method):
+        shown[str(status)] = {"$ref": _ERROR_REF.format(status=status)}
     return shown
 
 
+def _failures(operation: Operation, method: str) -> list[int]:
+    """Return the statuses that say a call went wrong."""
+    guard = (400, 401, 403, 429) if operation.scope else (400,)
+    if method == "POST" and operation.scope:
+        guard = (*guard, 409, 422)
+    return sorted({*operation.fails, *guard, 500} - set(operation.answers))
+
+
+def _error_statuses(routes: Iterable[Route]) -> list[int]:
+    return sorted(
+        {
+            status
+            for route in routes
+            for method, operation in route.operations.items()
+            for status in _failures(operation, method)
+        }
+    )
+
+
+def _error(status: int, schemas: _Schemas) -> dict[str, Any]:
+    """Return what a failed call answers with this status, with an example for each code."""
+    codes = [code for code, of in errors.STATUSES.items() if of == status]
+    if status == errors.status_of("validation_error"):
+        codes = ["validation_error", "invalid_state", *codes]
+    shown = {code: {"value": examples.shown_error(code)} for code in codes}
+    return {
+        "description": HTTPStatus(status).phrase,
+        "headers": _answered_headers(_ERROR_HEADERS.get(status, {})),
+        "content": {JSON: {"schema": schemas.of(Errors), "examples": shown}},
+    }
+
+
+def _answered_headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        name: {"description": about, "schema": {"type": "string"}}
+        for name, about in headers.items()
+    }
+
+
 def _answer(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
-    schema = schemas.of(answer.type) if answer.type is not None else {"type": "string"}
-    if answer.media_type == JSON and answer.type is None:
-        schema = {"type": "object"}
-    media_types = (answer.media_type, *answer.other_media_types)
-    content = {media_type: {"schema": schema} for media_type in media_types}
-    return {"description": answer.about, "content": content}
+    shown: dict[str, Any] = {
+        "description": answer.about,
+        "headers": _answered_headers(answer.headers),
+        "content": {answer.media_type: _content(answer, schemas)} if answer.media_type else {},
+    }
+    for media_type in answer.other_media_types:
+        example = examples.OF_MEDIA_TYPE[media_type]
+        shown["content"][media_type] = {"schema": {"type": "string"}, "example": example}
+    if answer.links:
+        shown["links"] = {link.to: _link(link) for link in answer.links}
+    return shown
+
+
+def _content(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
+    if answer.type is None:
+        schema = {"type": "object" if answer.media_type == JSON else "string"}
+        return {"schema": schema, "example": examples.OF_MEDIA_TYPE[answer.media_type]}
+    each, example = schemas.of(answer.type), examples.shown(answer.type)
+    if answer.media_type == NDJSON:
+        each, example = _line_by_line(each) | {"minItems": 0}, [example]
+    return {"schema": each} | ({"example": example} if example is not None else {})
+
+
+def _link(link: Link) -> dict[str, Any]:
+    shown: dict[str, Any] = {"operationId": link.to}
+    if link.values:
+        shown["parameters"] = dict(link.values)
+    if link.body:
+        shown["requestBody"] = dict(link.body)
+    return shown

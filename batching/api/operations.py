@@ -15,7 +15,7 @@ from typing import Any, Final
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import URLPattern, path
 
-from batching.api import errors, pace, repeats
+from batching.api import errors, pace, repeats, waiting
 from batching.api.auth import caller_of
 from batching.api.errors import ApiError, Source
 from batching.api.squeeze import squeezed
@@ -50,16 +50,32 @@ class Body:
     media_type: str = JSON
 
 
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A call that goes on from an answer, as OpenAPI describes it."""
+
+    to: str
+    """The other operation's name."""
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Where each of its parameters is found: a runtime expression, such as `$response.body#/id`."""
+    body: Mapping[str, str] = field(default_factory=dict)
+    """The same for members of its body."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What a call answers when it goes well."""
 
     about: str
     type: Any = None
-    """The type of the body; None: it is described by its media type alone."""
+    """The type of the body, or of each of its lines; None: it is described by its media type alone."""
     media_type: str = JSON
+    """Empty: there is no body."""
     other_media_types: tuple[str, ...] = ()
     """What it may be instead, when the client asks for it."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """What each of its own headers says."""
+    links: tuple[Link, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +117,11 @@ def operation(
     query: tuple[Parameter, ...] = (),
     body: Body | None = None,
     fails: tuple[int, ...] = (),
+    knows_repeats: bool = False,
 ) -> Callable[[View], View]:
     """Put a view behind its guard: the key's scope and pace, and no parameter that it does not know.
 
-    The view is called with the request, the Caller (not when ``scope`` is None: open to all), and the
+    A POST with an ``Idempotency-Key`` is done once, unless the view ``knows_repeats`` itself. The view is called with the request, the Caller (not when ``scope`` is None: open to all), and the
     path's values.
     """
 
@@ -121,6 +138,8 @@ def operation(
                     raise wrong_parameter(name, "is not a parameter of this call")
             if caller is None:
                 return view(request, **values)
+            if knows_repeats:
+                return view(request, caller, **values)
             return repeats.once(request, caller.key, partial(view, request, caller, **values))
 
         guarded.operation = Operation(  # type: ignore[attr-defined]  # read by Route
@@ -164,7 +183,8 @@ class Route:
 
     def answer(self, request: HttpRequest, **values: str) -> HttpResponseBase:
         """Answer a call to this path, whatever happens."""
-        return pace.tell(request, squeezed(request, self._answer_somehow(request, values)))
+        with waiting.at_work():
+            return pace.tell(request, squeezed(request, self._answer_somehow(request, values)))
 
     def _answer_somehow(self, request: HttpRequest, values: Mapping[str, str]) -> HttpResponseBase:
         try:

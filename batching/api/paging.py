@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from django.db import connections, models
+from django.db import models
 from django.http import HttpRequest
 
 from batching.api.operations import Parameter, wrong_parameter
 from batching.models import Request
+from batching.models.requests import RequestQuerySet
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 200
@@ -44,14 +45,14 @@ def newest_first(rows: models.QuerySet[Row], request: HttpRequest) -> tuple[list
 
 
 def by_custom_id(
-    rows: models.QuerySet[Request], prefix: str, request: HttpRequest
+    rows: RequestQuerySet, prefix: str, request: HttpRequest
 ) -> tuple[list[Request], str | None]:
     """Return one page of the requests whose custom_id begins with ``prefix``, in its order.
 
     Client batches may share custom_ids; their scopes tell them apart.
     """
     limit = limit_of(request)
-    rows = _beginning_with(rows, prefix)
+    rows = rows.custom_id_begins(prefix)
     after = read_cursor(request, tuple[str, str])
     if after is not None:
         custom_id, scope = after
@@ -64,13 +65,6 @@ def by_custom_id(
         return page, None
     last = page[limit - 1]
     return page[:limit], write_cursor((last.custom_id, last.scope))
-
-
-def _beginning_with(rows: models.QuerySet[Request], prefix: str) -> models.QuerySet[Request]:
-    if connections[rows.db].vendor == "postgresql":
-        return rows.filter(custom_id__startswith=prefix)  # a range by itself, and case-sensitive
-    # SQLite's LIKE is neither. Text there is in the order of its bytes, so a range it is.
-    return rows.filter(custom_id__gte=prefix, custom_id__lt=prefix + chr(0x10FFFF))
 
 
 def limit_of(request: HttpRequest, *, default: int = DEFAULT_LIMIT, most: int = MAX_LIMIT) -> int:

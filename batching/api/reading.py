@@ -31,18 +31,18 @@ class _Stream(Protocol):
 
 def read_body(request: HttpRequest) -> bytes:
     """Return the whole body, unzipped. Raises ApiError 413 before more than the bound is held."""
-    if _announced(request) > MAX_BODY_BYTES:
-        raise too_large(MAX_BODY_BYTES)
     return b"".join(pieces(request, at_most=MAX_BODY_BYTES))
 
 
 def pieces(request: HttpRequest, *, at_most: int) -> Iterator[bytes]:
     """Yield the body piece by piece, unzipped.
 
-    Raises ApiError 413 past ``at_most`` bytes, 400 when the body breaks off, 415 for an encoding or a
+    Raises ApiError 413 past ``at_most`` bytes, at once when so many are announced; 400 when the body breaks off, 415 for an encoding or a
     media type that is none of ours.
     """
     is_gzip = _is_gzip(request)
+    if _announced(request) > at_most:
+        raise too_large(at_most)
     came = _as_sent(request)
     seen = 0
     for piece in _unzipped(came) if is_gzip else came:

@@ -1,10 +1,11 @@
 """The same call made again: with an ``Idempotency-Key`` it is done once and answered alike.
 
 Decides what a repeat is (same key, same method, path, query and body bytes) and what is kept: answers that
-are a success and small. Any other answer leaves nothing behind, for then the call may simply be made anew:
+are a success, small and no secret. Any other answer leaves nothing behind, for then the call may simply be made anew:
 a failed one changed nothing, and a bulk upload's big answer stands for lines that are never stored twice. The
 body is hashed as it streams, so an upload is neither held nor spooled; a repeat of it is read to its end and
-dropped. A call that never ended (its process died) is free again after LEASE. `operations` asks for each POST.
+dropped. A call that never ended (its process died) is free again after LEASE. `operations` asks for each POST
+but those that know their repeats themselves.
 """
 
 from __future__ import annotations
@@ -39,11 +40,9 @@ def once(
     Raises ApiError: 400 for a wrong header, 409 while the first call is under way, 422 when its key was
     used for another call.
     """
-    name = request.headers.get(HEADER)
+    name = name_of(request)
     if name is None or request.method != "POST":
         return make()
-    if not 1 <= len(name) <= 255 or not name.isascii() or not name.isprintable():
-        raise ApiError("invalid_idempotency_key", f"{HEADER} has 1 to 255 printable characters")
     body = _Hashed(request)
     row, is_ours = _claim(key, name, timezone.now())
     if not is_ours:
@@ -55,6 +54,14 @@ def once(
         raise
     _keep(row, answer, body)
     return answer
+
+
+def name_of(request: HttpRequest) -> str | None:
+    """Return what a call names itself by; None when it does not. Raises ApiError 400."""
+    name = request.headers.get(HEADER)
+    if name is not None and not (1 <= len(name) <= 255 and name.isascii() and name.isprintable()):
+        raise ApiError("invalid_idempotency_key", f"{HEADER} has 1 to 255 printable characters")
+    return name
 
 
 class _Hashed:
@@ -158,4 +165,6 @@ def _keep(row: KeptAnswer, answer: HttpResponseBase, body: _Hashed) -> None:
 
 
 def _is_kept(answer: HttpResponse) -> bool:
-    return 200 <= answer.status_code < 300 and len(answer.content) <= MAX_KEPT_BYTES
+    is_secret = answer.get("Cache-Control") == "no-store"
+    is_good = 200 <= answer.status_code < 300
+    return is_good and not is_secret and len(answer.content) <= MAX_KEPT_BYTES

@@ -85,7 +85,7 @@ _SHOWN: Final = (
 
 def _filters(request: HttpRequest) -> dict[str, str]:
     given = {field: request.GET[name] for name, field in _FILTERS.items() if request.GET.get(name)}
-    if state := request.GET.get("state"):
+    if (state := request.GET.get("state")) is not None:
         if state not in RequestState.values:
             raise wrong_parameter("state", f"must be one of {', '.join(RequestState.values)}")
         given["state"] = state
@@ -164,6 +164,7 @@ def _detail(row: Request) -> RequestDetail:
         attempt=row.attempt,
         size_bytes=row.size_bytes,
         token_estimate=row.token_estimate,
+        token_estimate_is_exact=row.is_token_exact,
         metadata=_metadata(row),
         answer=members.response,
         error=_error(row, members),

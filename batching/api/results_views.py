@@ -1,34 +1,32 @@
 """Results for clients that pull: every ended request of a project, in the order in which they ended.
 
 The cursor is a place in that order (`delivery.results` says why nothing is skipped). A call may wait for
-the first result; how many may wait at once is bounded.
+the first result; `waiting` bounds how many may wait at once.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.utils import timezone
 
+from batching.api import waiting
 from batching.api.auth import Caller
-from batching.api.operations import NDJSON, Answer, Parameter, operation
+from batching.api.operations import NDJSON, Answer, Link, Parameter, operation
 from batching.api.paging import RowId, limit_of, read_cursor, whole_number, write_cursor
 from batching.models import Project, Request
 from batching.models.projects import Scope
 from delivery import results
+from delivery.envelope import Envelope
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1_000
 MAX_WAIT_S: Final = 60
 NEXT_CURSOR: Final = "X-Next-Cursor"
-_LOOK_EVERY_S = 0.5
 
 Place = tuple[datetime, RowId]
 
@@ -56,7 +54,18 @@ Place = tuple[datetime, RowId]
             },
         ),
     ),
-    answers={200: Answer("One result a line, as it is delivered.", media_type=NDJSON)},
+    answers={
+        200: Answer(
+            "One result a line, as it is delivered.",
+            Envelope,
+            media_type=NDJSON,
+            headers={
+                NEXT_CURSOR: "Where to go on; absent while there is no result at all.",
+                "Retry-After": "Seconds; too many calls wait already, so this one did not.",
+            },
+            links=(Link(to="pull_results", values={"cursor": f"$response.header.{NEXT_CURSOR}"}),),
+        )
+    },
     fails=(400,),
 )
 def pull_results(request: HttpRequest, caller: Caller) -> HttpResponseBase:
@@ -73,11 +82,11 @@ def pull_results(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     headers = {}
     rows = _next(caller.project, after, limit)
     if not rows and wait_s:
-        with _waiting_room() as has_room:
-            if has_room:
+        with waiting.seat() as has_seat:
+            if has_seat:
                 rows = _await(caller.project, after, limit, wait_s)
             else:
-                headers["Retry-After"] = "5"
+                headers["Retry-After"] = f"{waiting.RETRY_AFTER_S}"
     place = results.place_of(rows[-1]) if rows else after
     if place is not None:
         headers[NEXT_CURSOR] = write_cursor(place)
@@ -90,26 +99,17 @@ def _next(project: Project, after: Place | None, limit: int) -> list[Request]:
     return list(results.settled_after(project, after, now=timezone.now())[:limit])
 
 
-_waiters = threading.BoundedSemaphore(max(1, settings.BATCHER_WEB_THREADS // 4))
-"""Calls that may sleep in this process: most threads stay free for those that don't."""
+def _passed(places: Collection[tuple[int, Place | None]]) -> Collection[tuple[int, Place | None]]:
+    return results.passed(places, now=timezone.now())
 
 
-@contextmanager
-def _waiting_room() -> Iterator[bool]:
-    """Give a place to sleep in, or say that there is none."""
-    has_room = _waiters.acquire(blocking=False)
-    try:
-        yield has_room
-    finally:
-        if has_room:
-            _waiters.release()
+_news = waiting.Watch(_passed)
 
 
 def _await(project: Project, after: Place | None, limit: int, wait_s: int) -> list[Request]:
-    """Look again and again until there is a result or the time is up."""
+    """Return the first results behind a place as soon as there is one, none when the time is up."""
     until = time.monotonic() + wait_s
     while (left_s := until - time.monotonic()) > 0:
-        time.sleep(min(_LOOK_EVERY_S, left_s))
-        if rows := _next(project, after, limit):
+        if _news.wait((project.pk, after), left_s) and (rows := _next(project, after, limit)):
             return rows
     return []

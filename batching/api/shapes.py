@@ -14,6 +14,7 @@ from django_fsm_log.models import StateLog
 from msgspec import Raw, Struct, structs
 
 from batching.models import Answer, Batch, Request, Submission
+from delivery.envelope import Usage
 from delivery.models import Attempt
 
 _ANSWER_SHOWN = 2_000
@@ -50,15 +51,6 @@ class BulkTaken(Struct, frozen=True):
     """The first 1,000."""
     errors_left_out: int
     """How many more there are."""
-
-
-class Usage(Struct, frozen=True):
-    """Tokens, as far as the provider said."""
-
-    input_tokens: int | None
-    cached_tokens: int | None
-    output_tokens: int | None
-    reasoning_tokens: int | None
 
 
 class ErrorSummary(Struct, frozen=True):
@@ -145,6 +137,8 @@ class RequestDetail(Struct, frozen=True):
     attempt: int
     size_bytes: int
     token_estimate: int
+    token_estimate_is_exact: bool
+    """Counted with the model's own tokenizer; else guessed. The margin is in it either way."""
     metadata: Raw
     answer: Raw
     """The provider's response, as it came: status_code, request_id, body; null while there is none."""

@@ -19,13 +19,13 @@ from msgspec import Raw, Struct
 
 from batching.api.auth import Caller
 from batching.api.errors import not_found
-from batching.api.operations import NDJSON, Answer, Parameter, operation, wrong_parameter
+from batching.api.operations import NDJSON, Answer, Link, Parameter, operation, wrong_parameter
 from batching.api.paging import RowId, read_cursor, write_cursor
 from batching.api.results_views import NEXT_CURSOR
 from batching.models import Request, Submission
 from batching.models.projects import Scope
 from delivery import results
-from delivery.envelope import Usage
+from delivery.envelope import Envelope, Usage
 
 CSV: Final = "text/csv"
 IS_COMPLETE: Final = "X-Complete"
@@ -80,8 +80,22 @@ class _Status(Struct):
     answers={
         200: Answer(
             "One result a line, as it is delivered; or CSV.",
+            Envelope,
             media_type=NDJSON,
             other_media_types=(CSV,),
+            headers={
+                NEXT_CURSOR: "Where to go on.",
+                IS_COMPLETE: "true: this answer holds the last result; else false.",
+            },
+            links=(
+                Link(
+                    to="submission_results",
+                    values={
+                        "submission_id": "$request.path.submission_id",
+                        "cursor": f"$response.header.{NEXT_CURSOR}",
+                    },
+                ),
+            ),
         )
     },
     fails=(400, 404),

@@ -11,18 +11,24 @@ from django.http import HttpRequest, HttpResponseBase
 from django.urls import re_path
 
 from batching.api import batch_views as batches
+from batching.api import destination_views as destinations
 from batching.api import docs_views as docs
+from batching.api import event_views as events
 from batching.api import health_views as health
 from batching.api import intake_views as intake
 from batching.api import lease_views as leases
+from batching.api import replay_views as replays
 from batching.api import request_views as requests
+from batching.api import result_views as result
 from batching.api import results_views as results
 from batching.api import submission_results_views as submission_results
 from batching.api.errors import not_found
 from batching.api.operations import Route
+from batching.api.redirect_views import redirect_request
 
 _REQUEST = "api/requests/<path:custom_id>"
 _BATCH = "api/batches/<str:batch_id>"
+_DESTINATION = "api/destinations/<str:destination_id>"
 
 ROUTES = (
     Route("api/requests", GET=requests.list_requests, POST=intake.post_request),
@@ -46,7 +52,8 @@ ROUTES = (
         POST=requests.retry_request,
         unlisted={"GET": requests.show_request_named("retry")},
     ),
-    Route(_REQUEST, GET=requests.show_request),
+    Route(f"{_REQUEST}/result", GET=result.request_result),
+    Route(_REQUEST, GET=requests.show_request, PATCH=redirect_request),
     Route("api/batches", GET=batches.list_batches),
     Route(_BATCH, GET=batches.show_batch),
     Route(f"{_BATCH}/seal", POST=batches.seal_batch),
@@ -64,6 +71,25 @@ ROUTES = (
     Route("api/results/lease", POST=leases.lease_results),
     Route("api/results/ack", POST=leases.acknowledge_results),
     Route("api/results/nack", POST=leases.give_back_results),
+    Route(
+        "api/destinations", GET=destinations.list_destinations, POST=destinations.make_destination
+    ),
+    Route(
+        _DESTINATION,
+        GET=destinations.show_destination,
+        PATCH=destinations.change_destination,
+        DELETE=destinations.delete_destination,
+    ),
+    Route(f"{_DESTINATION}/rotate-secret", POST=destinations.rotate_destination_secret),
+    Route(f"{_DESTINATION}/pause", POST=destinations.pause_destination),
+    Route(f"{_DESTINATION}/resume", POST=destinations.resume_destination),
+    Route(f"{_DESTINATION}/enable", POST=destinations.enable_destination),
+    Route(f"{_DESTINATION}/ping", POST=destinations.ping_destination),
+    Route("api/event-subscriptions", GET=events.list_subscriptions, POST=events.subscribe),
+    Route("api/event-subscriptions/<str:subscription_id>", DELETE=events.unsubscribe),
+    Route("api/replays", GET=replays.list_replays, POST=replays.start_replay),
+    Route("api/replays/<str:replay_id>", GET=replays.show_replay),
+    Route("api/replays/<str:replay_id>/stop", POST=replays.stop_replay),
     Route("api/openapi.json", GET=docs.openapi_document),
     Route("api/docs", GET=docs.docs_page),
     Route("health", GET=health.health),

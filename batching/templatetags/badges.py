@@ -40,8 +40,12 @@ _LOOKS: dict[str, tuple[str, str]] = {
     BatchState.FAILED: (BAD, "error"),
     RequestState.PENDING: (QUIET, "schedule"),
     RequestState.PROCESSED: (BUSY, "outbox"),
+    "open": (GOOD, "check_circle"),
+    "paused": (WARNING, "pause_circle"),
+    "disabled": (BAD, "block"),
+    "deleted": (QUIET, "delete"),
 }
-"""Words that batches and requests share look the same for both."""
+"""Words that batches and requests share look the same for both; the last are destinations'."""
 
 
 @register.simple_tag

@@ -12,6 +12,8 @@ from django.db import connection
 ROLES = ("nobody", "viewer", "operator", "admin", "root")
 groups = importlib.import_module("batching.migrations.0003_groups")
 intake_groups = importlib.import_module("delivery.migrations.0003_intake_groups")
+event_groups = importlib.import_module("delivery.migrations.0008_event_groups")
+replay_groups = importlib.import_module("delivery.migrations.0010_replay_groups")
 
 
 def person(role: str) -> User:
@@ -26,6 +28,8 @@ def person(role: str) -> User:
             with connection.schema_editor() as editor:
                 groups.make_groups(apps, editor)
                 intake_groups.let_look(apps, editor)
+                event_groups.let_in(apps, editor)
+                replay_groups.let_in(apps, editor)
         user.groups.add(Group.objects.get(name=role))
     return user
 

@@ -289,11 +289,11 @@ def test_a_webhooks_secret_is_shown_once(as_):
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"url": "ftp://x"}, "needs a URL"),
+        ({"url": "ftp://x"}, "must start with http"),
         ({"queue": "q"}, "has no queue"),
-        ({"type": "rabbitmq", "url": ""}, "either a queue, or an exchange"),
-        ({"type": "rabbitmq", "url": "", "queue": "q", "exchange": "e"}, "either a queue"),
-        ({"url": "https://taken.example/"}, "same place already"),
+        ({"type": "rabbitmq", "url": ""}, "or an exchange with a routing key"),
+        ({"type": "rabbitmq", "url": "", "queue": "q", "exchange": "e"}, "one of the two"),
+        ({"url": "https://taken.example/"}, "leads to the same place"),
     ],
     ids=["no-url", "both", "nowhere", "twice", "taken"],
 )

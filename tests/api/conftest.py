@@ -21,9 +21,12 @@ class Api:
         return self.client.get(path, headers={**self.headers, **headers})
 
     def post(self, path, body=b"", content_type="application/json", **headers):
+        return self.send("POST", path, body, content_type, **headers)
+
+    def send(self, method, path, body=b"", content_type="application/json", **headers):
         sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.client.post(
-            path, sent, content_type=content_type, headers={**self.headers, **headers}
+        return self.client.generic(
+            method, path, sent, content_type=content_type, headers={**self.headers, **headers}
         )
 
 

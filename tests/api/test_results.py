@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from batching.api import results_views
+from batching.api import waiting
 from batching.api.results_views import NEXT_CURSOR
 from batching.lifecycle import move
 from batching.models import Answer, ApiKey, Request
+from delivery.results import passed, place_of
 from tests.api.conftest import Api, first_error
 from tests.api.test_reads import send
 
@@ -100,29 +102,54 @@ def test_wrong_parameters(api, query):
     assert (answer.status_code, first_error(answer)["code"]) == (400, "invalid_parameter")
 
 
+@pytest.mark.django_db(transaction=True)
 def test_waiting_ends_with_the_first_result(api, monkeypatch):
-    send(api, "a")
-    monkeypatch.setattr(results_views.time, "sleep", lambda _seconds: settle("a"))
+    monkeypatch.setattr(waiting, "_LOOK_EVERY_S", 0.02)
+    send(api, "a", "b")
+    settle("a")
+    found, cursor = pull(api)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(pull_and_close, api, f"wait=60&cursor={cursor}")
+        settle("b")
 
-    assert pull(api, "wait=5")[0] == ["a"]
-
-
-def test_waiting_ends_empty_when_the_time_is_up(api, monkeypatch):
-    ticks = iter(range(100))
-    monkeypatch.setattr(results_views.time, "monotonic", lambda: next(ticks))
-    monkeypatch.setattr(results_views.time, "sleep", lambda _seconds: None)
-
-    assert pull(api, "wait=3") == ([], "")
+        assert (found, waits.result(30)[0]) == (["a"], ["b"])
 
 
-def test_too_many_waiting_calls_are_answered_at_once(api, monkeypatch):
-    full = threading.BoundedSemaphore(1)
-    full.acquire()
-    monkeypatch.setattr(results_views, "_waiters", full)
+def pull_and_close(api, query):
+    try:
+        return pull(api, query)
+    finally:
+        connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_waiting_ends_empty_when_the_time_is_up(api, stranger):
+    send(stranger, "theirs")
+    settle("theirs")
+
+    assert pull(api, "wait=1") == ([], "")
+
+
+def test_too_many_waiting_calls_are_answered_at_once(api, settings):
+    settings.BATCHER_WAITERS = 0
 
     answer = api.get("/api/results?wait=60")
 
     assert (answer.status_code, answer["Retry-After"]) == (200, "5")
+
+
+def test_one_question_tells_which_places_have_news(api, stranger, django_assert_num_queries):
+    for client, names in ((api, "ab"), (stranger, "cd")):
+        send(client, *names)
+        settle(names[0], seconds_ago=60)
+    a, c = (Request.objects.get(custom_id=name) for name in "ac")
+    settle("d", seconds_ago=5)
+    places = [(a.project_id, None), (a.project_id, place_of(a)), (c.project_id, place_of(c))]
+
+    with django_assert_num_queries(2 if connection.vendor == "postgresql" else 1):
+        found = passed(places, now=timezone.now())
+
+    assert found == [places[0], places[2]]
 
 
 @pytest.mark.service

@@ -9,8 +9,13 @@ import openai
 import pytest
 
 from batching import clientbatch
-from batching.api import memory
-from batching.models import ApiKey, Project
+from tests.front_door.clients import clients
+from tests.front_door.messages import (  # noqa: F401  # fixtures
+    end,
+    message_account,
+    message_door,
+    message_door_of,
+)
 from tests.scenarios import road as roads
 from tests.scenarios.fixtures import (  # noqa: F401  # fixtures
     _provider_process,
@@ -82,18 +87,8 @@ def client_batches_on_the_road(monkeypatch):
 @pytest.fixture
 def door_of(account, live_server) -> Iterator:  # noqa: F811  # a fixture
     """Return a function that makes a client of the project with that name."""
-    memory.forget_all()
-    doors = []
-
-    def make(project_name: str, **how) -> Door:
-        project, _ = Project.objects.get_or_create(name=project_name)
-        doors.append(Door(live_server.url, ApiKey.issue(project, "door", **how)[1]))
-        return doors[-1]
-
-    yield make
-    for made in doors:
-        made.sdk.close()
-    memory.forget_all()
+    with clients(Door, live_server.url) as make:
+        yield make
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ results go is said in ``metadata`` or in the field ``delivery_config``; when not
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from django.http import HttpRequest, HttpResponse
@@ -16,6 +16,7 @@ from msgspec import Meta, Raw, Struct
 
 from batching import clientbatch, clientprogress, wire
 from batching.api.auth import Caller
+from batching.api.doors import checked_delivery
 from batching.api.intake_views import refuse_in_maintenance
 from batching.api.openai.door import Problem, listed, read_body, wrong_value
 from batching.api.openai.file_views import AFTER, LIMIT, checked_kept_s
@@ -23,7 +24,7 @@ from batching.api.openai.shapes import BatchObject, batch_key, batch_object, sta
 from batching.api.openai.upload_views import ExpiresAfter
 from batching.api.operations import Answer, Body, operation, render
 from batching.api.paging import limit_of
-from batching.models import ClientFile, Destination, Submission
+from batching.models import ClientFile, Submission
 from batching.models.projects import Scope
 from batching.steering import Refused
 
@@ -80,7 +81,7 @@ def post_batch(request: HttpRequest, caller: Caller) -> HttpResponse:
         output_expires_after_s=checked_kept_s(after.anchor, after.seconds, "output_expires_after")
         if after
         else None,
-        delivery_config=_delivery_config(caller, asked),
+        delivery_config=checked_delivery(caller, _named_place(asked)),
         expires_at=now + WINDOW,
         next_attempt_at=now,
     )
@@ -88,7 +89,7 @@ def post_batch(request: HttpRequest, caller: Caller) -> HttpResponse:
 
 
 def _input_file(caller: Caller, file_id: str) -> ClientFile:
-    rows = ClientFile.objects.there(timezone.now()).filter(project=caller.project)
+    rows = ClientFile.objects.of_client(caller.project, timezone.now())
     row = rows.filter(key=file_id).first() if "\0" not in file_id else None
     if row is None:
         message = f"No such File object: {file_id[:100]}"
@@ -97,20 +98,6 @@ def _input_file(caller: Caller, file_id: str) -> ClientFile:
         message = f"The file was uploaded for '{row.purpose}'; it must be for 'batch'."
         raise Problem(400, message, param="input_file_id", code="invalid_request")
     return row
-
-
-def _delivery_config(caller: Caller, asked: NewBatch) -> dict[str, Any] | None:
-    """Return where the batch's results go. Raises Problem, Invalid."""
-    config = _named_place(asked)
-    if config in (b"", b"null"):
-        return None
-    delivery = wire.read_delivery(config)
-    if delivery.type == "destination":
-        mine = Destination.objects.filter(project=caller.project, name=delivery.name)
-        if not mine.exists():
-            raise wrong_value("delivery_config.name", f"there is no destination {delivery.name!r}")
-    sent: dict[str, Any] = msgspec.json.decode(config)
-    return sent
 
 
 def _named_place(asked: NewBatch) -> bytes:
@@ -139,7 +126,9 @@ def show_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpRespo
 def list_batches(request: HttpRequest, caller: Caller) -> HttpResponse:
     """List your batches, newest first."""
     limit = limit_of(request, default=_DEFAULT, most=_MOST)
-    rows = Submission.objects.client_batches(caller.project).select_related("input_file")
+    rows = Submission.objects.client_batches(caller.project, Submission.Kind.OPENAI).select_related(
+        "input_file"
+    )
     if after := request.GET.get("after"):
         rows = rows.filter(pk__lt=_find(caller, after).pk)
     page = list(rows.order_by("-pk")[: limit + 1])
@@ -159,7 +148,9 @@ def cancel_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpRes
 
 
 def _find(caller: Caller, batch_id: str) -> Submission:
-    rows = Submission.objects.client_batches(caller.project).select_related("input_file")
+    rows = Submission.objects.client_batches(caller.project, Submission.Kind.OPENAI).select_related(
+        "input_file"
+    )
     row = rows.filter(key=batch_key(batch_id)).first()
     if row is None:
         raise Problem(404, f"No batch found with id '{batch_id[:100]}'.")

@@ -6,7 +6,7 @@ routes of `urls` turn all of it into answers. Never knows what a call does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,9 +14,9 @@ import msgspec
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from msgspec import Struct
 
-from batching.api import errors, reading
-from batching.api.errors import ApiError, Error, Errors, Source
-from batching.api.operations import JSON, Route, render
+from batching.api import doors, errors, reading
+from batching.api.errors import ApiError, Error, Source
+from batching.api.operations import render
 from batching.wire import Invalid
 
 INVALID: Final = "invalid_request_error"
@@ -28,7 +28,6 @@ _CODES: Final = {
     "validation_error": "invalid_value",
     "malformed_json": None,
 }
-_UNPROCESSABLE, _BAD = 422, 400
 
 
 class _Told(Struct, frozen=True):
@@ -50,7 +49,7 @@ class Problem(ApiError):
     ) -> None:
         super().__init__(code or "invalid_request", message)
         self.status = status
-        self.told = _Told(message=message, type=INVALID, param=param, code=code)
+        self.told = _Told(message=message, type=_kind(status), param=param, code=code)
 
     def response(self) -> HttpResponse:
         """Return the HTTP answer that says so."""
@@ -68,43 +67,25 @@ def wrong_value(param: str, why: str) -> Problem:
     return Problem(400, f"Invalid '{param}': {why}.", param=param, code="invalid_value")
 
 
-class DoorRoute(Route):
-    """A path under /v1: like any other, but for the words of its errors."""
+class DoorRoute(doors.DoorRoute):
+    """A path of the OpenAI door."""
 
-    def answer(self, request: HttpRequest, **values: str) -> HttpResponseBase:
-        """Answer a call to this path, whatever happens."""
-        answer = super().answer(request, **values)
-        return answer if answer.status_code < 400 else _retold(answer)
-
-    def _answer(self, request: HttpRequest, values: Mapping[str, str]) -> HttpResponseBase:
-        try:
-            return super()._answer(request, values)
-        except Problem as problem:
-            return problem.response()
-
-
-def _retold(answer: HttpResponseBase) -> HttpResponseBase:
-    """Put an error of ours into OpenAI's words; its headers stay."""
-    if not isinstance(answer, HttpResponse) or not answer.get("Content-Type", "").startswith(JSON):
-        return answer
-    try:
-        (error, *_) = msgspec.json.decode(answer.content, type=Errors).errors
-    except msgspec.DecodeError:  # it is in OpenAI's words already
-        return answer
-    status = _BAD if answer.status_code == _UNPROCESSABLE else answer.status_code
-    answer.content = msgspec.json.encode(_Body(error=_told(error, status)))
-    answer.status_code = status
-    return answer
+    def retold(self, request: HttpRequest, error: Error, status: int) -> bytes:
+        """Return OpenAI's error for one of ours."""
+        return msgspec.json.encode(_Body(error=_told(error, status)))
 
 
 def _told(error: Error, status: int) -> _Told:
-    kind = "server_error" if status >= 500 else _TYPES.get(status, INVALID)
     return _Told(
         message=f"{error.detail[:1].upper()}{error.detail[1:]}.",
-        type=kind,
+        type=_kind(status),
         param=_param(error.source),
         code=_CODES.get(error.code, error.code),
     )
+
+
+def _kind(status: int) -> str:
+    return "server_error" if status >= 500 else _TYPES.get(status, INVALID)
 
 
 def _param(source: Source | None) -> str | None:

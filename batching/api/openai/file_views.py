@@ -115,7 +115,7 @@ def list_files(request: HttpRequest, caller: Caller) -> HttpResponse:
     order = request.GET.get("order", "desc")
     if order not in ("asc", "desc"):
         raise wrong_value("order", "it must be asc or desc")
-    rows = ClientFile.objects.there(timezone.now()).filter(project=caller.project)
+    rows = ClientFile.objects.of_client(caller.project, timezone.now())
     if purpose := request.GET.get("purpose", "").replace("\0", ""):
         rows = rows.filter(purpose=purpose)
     if after := request.GET.get("after"):
@@ -177,7 +177,7 @@ def _path(row: ClientFile) -> Path:
 
 def _find(caller: Caller, file_id: str) -> ClientFile:
     """Return the caller's file. Raises Problem 404."""
-    rows = ClientFile.objects.there(timezone.now()).filter(project=caller.project)
+    rows = ClientFile.objects.of_client(caller.project, timezone.now())
     row = rows.filter(key=file_id).first() if "\0" not in file_id else None
     if row is None:
         raise _no_such(file_id)

@@ -10,11 +10,11 @@ from typing import Any, Final, Literal
 
 from msgspec import Struct
 
+from batching.api.doors import client_id, key_of
 from batching.api.openai.door import unix
 from batching.clientprogress import Counts
 from batching.models import ClientFile, FileUpload, Lane, Submission, UploadPart
 
-_OURS: Final = "sub_"
 _THEIRS: Final = "batch_"
 
 
@@ -175,14 +175,12 @@ def model_object(lane: Lane) -> ModelObject:
 
 def batch_id(row: Submission) -> str:
     """Return what a client calls its batch."""
-    return _THEIRS + row.key.removeprefix(_OURS)
+    return client_id(row, _THEIRS)
 
 
 def batch_key(client_batch_id: str) -> str:
     """Return the key of the submission that a client calls so; one that is nobody's for other words."""
-    if not client_batch_id.startswith(_THEIRS) or "\0" in client_batch_id:
-        return ""
-    return _OURS + client_batch_id.removeprefix(_THEIRS)
+    return key_of(client_batch_id, _THEIRS)
 
 
 def status_of(row: Submission, counts: Counts) -> str:

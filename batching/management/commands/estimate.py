@@ -89,7 +89,7 @@ def look(lines: Iterator[bytes], defaults: dict[str, msgspec.Raw]) -> Found:
         lane = (line.model, line.url)
         found.requests[lane] += 1
         found.bytes[lane] += len(line.body)
-        found.tokens[lane] += tokens.estimate(line.body)
+        found.tokens[lane] += tokens.estimates([line])[0].tokens
     return found
 
 
