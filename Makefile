@@ -13,7 +13,7 @@ SERVICES_RABBITMQ_URL := $(or $(RABBITMQ_URL),amqp://guest:guest@127.0.0.1:5672/
 # A virtual environment that happens to be active is not the one we mean.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: help run test test-services check lint types imports migrations fmt docs bench clean
+.PHONY: help run test test-services check lint types imports migrations fmt docs bench fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -54,6 +54,9 @@ docs: .venv/runtime.stamp ## write what is generated: README's table of variable
 
 bench: .venv/dev.stamp ## measure; see benchmarks/
 	@$(PY) -m benchmarks $(ARGS)
+
+fuzz: .venv/dev.stamp ## ask a fresh Batcher for ten minutes all that its OpenAPI document allows (ARGS="--seconds 3600")
+	@$(PY) -m tests.openapi $(ARGS)
 
 clean: ## remove the virtual environment and caches; data stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -77,8 +77,10 @@ def common_settings() -> dict[str, Any]:
         "beat_max_loop_interval": 1,  # it also ends no sooner than this
         "broker_connection_retry_on_startup": True,
         "broker_connection_timeout": 4,
-        # A doorbell that can not be rung is no reason to wait: the sweeps find the work.
-        "task_publish_retry": False,
+        # A doorbell that can not be rung is no reason to wait: the sweeps find the work. Once again all the
+        # same, at once: without it a connection that the broker closed is never given up for a new one.
+        "task_publish_retry": True,
+        "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_max": 0},
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         # Nobody steers a worker through the broker: less to attack, and no queue for each worker.

@@ -17,7 +17,7 @@ _PRAGMAS = (
     "PRAGMA synchronous=FULL; "  # what was answered with 202 survives a power cut
     "PRAGMA busy_timeout=20000; "
     "PRAGMA temp_store=MEMORY; "
-    "PRAGMA cache_size=-32000"
+    "PRAGMA cache_size=-4000"
 )
 
 

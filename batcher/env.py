@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import ssl
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -185,6 +186,34 @@ def whole_number(least: int, most: int) -> Parser[int]:
 def listed(value: str) -> list[str]:
     """Accept texts between commas; empty ones are left out."""
     return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def ports(value: str) -> list[int]:
+    """Accept one or more ports between commas."""
+    return [whole_number(1, 65_535)(part) for part in listed(value)]
+
+
+def certificates(value: str) -> Path | None:
+    """Accept nothing, or the path of a readable PEM file with at least one certificate."""
+    if not value:
+        return None
+    path = Path(value).expanduser().absolute()
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except (OSError, ssl.SSLError) as problem:
+        raise ValueError(f"must name a readable PEM file of certificates: {problem}") from problem
+    return path
+
+
+def seconds(value: str) -> tuple[float, ...]:
+    """Accept one to a hundred numbers of seconds between commas, each up to 30 days."""
+    try:
+        found = tuple(float(part) for part in listed(value))
+    except ValueError:
+        raise ValueError(f"must be seconds between commas, not {value!r}") from None
+    if not 1 <= len(found) <= 100 or not all(0 <= one <= 30 * 86_400 for one in found):
+        raise ValueError(f"must be 1 to 100 numbers from 0 to 2592000, not {value!r}")
+    return found
 
 
 def writable_folder(value: str) -> Path:

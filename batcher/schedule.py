@@ -125,6 +125,27 @@ PERIODIC: tuple[Periodic, ...] = (
         queue=WorkQueue.DELIVERY,
         description="Sends results that are due to their destinations.",
     ),
+    Periodic(
+        name="tell",
+        task="delivery.tasks.tell",
+        every=timedelta(seconds=5),
+        queue=WorkQueue.DELIVERY,
+        description="Tells destinations of batches and submissions that ended, where they ask for it.",
+    ),
+    Periodic(
+        name="replay",
+        task="delivery.tasks.replay",
+        every=timedelta(seconds=2),
+        queue=WorkQueue.DELIVERY,
+        description="Goes on with replays: makes results due again, a chunk at a time.",
+    ),
+    Periodic(
+        name="forget",
+        task="delivery.tasks.forget",
+        every=timedelta(minutes=10),
+        queue=WorkQueue.DELIVERY,
+        description="Deletes attempts and refused messages that are older than the settings say.",
+    ),
 )
 
 ROUTES: tuple[tuple[str, WorkQueue], ...] = (

@@ -17,7 +17,8 @@ from batcher import env
 from batcher.databases import database_settings, database_url
 from batcher.logs import logging_settings
 from batcher.theme import FORMAT_MODULE_PATH, UNFOLD  # noqa: F401  # settings of Django and the theme
-from delivery.addresses import AddressGuard
+from batching.reach import AddressGuard
+from delivery.retry import DEFAULT_DELAYS_S
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENVIRONMENT = env.Environment(os.environ)
@@ -187,12 +188,80 @@ BATCHER_MAX_WAIT_SECONDS = _read(
     default="3600",
     description="Seconds that a batch may build before it is sent.",
 )
+BATCHER_TOKEN_MARGIN_PERCENT = _read(
+    "BATCHER_TOKEN_MARGIN_PERCENT",
+    env.whole_number(0, 100),
+    default="10",
+    description="What is added to the counted tokens of a request, for what the provider counts beside its text.",
+)
 BATCHER_ALLOW_PRIVATE_DESTINATIONS = _read(
     "BATCHER_ALLOW_PRIVATE_DESTINATIONS",
     env.checked(env.listed, AddressGuard.opening),
     default="",
     shown="none; this computer while the sandbox is used by `make run`",
-    description="Private networks or hosts that results may be sent to, between commas.",
+    description="Private networks or hosts that results may be sent to and providers be at, between commas.",
+)
+BATCHER_WEBHOOK_PORTS = _read(
+    "BATCHER_WEBHOOK_PORTS",
+    env.ports,
+    default="80,443,8080,8443",
+    description="Ports of webhooks, between commas; others only where BATCHER_ALLOW_PRIVATE_DESTINATIONS leads.",
+)
+BATCHER_WEBHOOK_ALLOW_HTTP = _read(
+    "BATCHER_WEBHOOK_ALLOW_HTTP",
+    env.flag,
+    default="0",
+    shown="off",
+    description="Send webhooks without TLS to any host, not only to those that BATCHER_ALLOW_PRIVATE_DESTINATIONS names.",
+)
+BATCHER_WEBHOOK_CA_FILE = _read(
+    "BATCHER_WEBHOOK_CA_FILE",
+    env.certificates,
+    default="",
+    shown="the system's",
+    description="PEM file of further certificate authorities that receivers' certificates may be signed by.",
+)
+BATCHER_WEBHOOK_MAX_INLINE_BYTES = _read(
+    "BATCHER_WEBHOOK_MAX_INLINE_BYTES",
+    env.whole_number(1_024, 100_000_000),
+    default="262144",
+    description="A larger result is sent to a webhook without its response's body, with a URL to fetch it.",
+)
+BATCHER_RABBITMQ_MAX_INLINE_BYTES = _read(
+    "BATCHER_RABBITMQ_MAX_INLINE_BYTES",
+    env.whole_number(1_024, 500_000_000),
+    default="16000000",
+    description="Likewise to RabbitMQ, which refuses messages of more than 16 MiB unless told otherwise.",
+)
+BATCHER_KEEP_ATTEMPTS_DAYS = _read(
+    "BATCHER_KEEP_ATTEMPTS_DAYS",
+    env.whole_number(1, 3_650),
+    default="30",
+    description="Days that attempts at delivery are kept.",
+)
+BATCHER_KEEP_EVENTS_DAYS = _read(
+    "BATCHER_KEEP_EVENTS_DAYS",
+    env.whole_number(1, 3_650),
+    default="30",
+    description="Days that events of batches and submissions are kept, to be sent again if need be.",
+)
+BATCHER_KEEP_REJECTIONS_DAYS = _read(
+    "BATCHER_KEEP_REJECTIONS_DAYS",
+    env.whole_number(1, 3_650),
+    default="30",
+    description="Days that messages refused by the input queue are kept, and queues that nobody reads.",
+)
+BATCHER_RETRY_DELAYS = _read(
+    "BATCHER_RETRY_DELAYS",
+    env.seconds,
+    default=",".join(map(str, DEFAULT_DELAYS_S)),
+    description="Seconds before each try at delivering a result, between commas; a destination may have its own.",
+)
+BATCHER_DESTINATION_IN_FLIGHT = _read(
+    "BATCHER_DESTINATION_IN_FLIGHT",
+    env.whole_number(1, 256),
+    default="32",
+    description="Webhooks under way at once to a destination that has no cap of its own.",
 )
 BATCHER_WORKER_THREADS = _read(
     "BATCHER_WORKER_THREADS",
@@ -210,7 +279,19 @@ BATCHER_WEB_THREADS = _read(
     "BATCHER_WEB_THREADS",
     env.whole_number(1, 256),
     default="16",
-    description="Requests that one web process answers at once.",
+    description="Calls that one web process answers at once, beside those that wait.",
+)
+BATCHER_WAITERS = _read(
+    "BATCHER_WAITERS",
+    env.whole_number(1, 512),
+    default="32",
+    description="Calls that may wait for an answer or a result in one web process; each has a thread of its own.",
+)
+BATCHER_CALL_WAIT_SECONDS = _read(
+    "BATCHER_CALL_WAIT_SECONDS",
+    env.whole_number(0, 3_600),
+    default="630",
+    description="Seconds that a call of one request, like `/v1/responses`, waits when it does not say.",
 )
 BATCHER_SANDBOX_PORT = _read(
     "BATCHER_SANDBOX_PORT",
@@ -316,10 +397,13 @@ if BATCHER_CORS_ORIGINS:
 CORS_ALLOWED_ORIGINS = BATCHER_CORS_ORIGINS
 CORS_URLS_REGEX = r"^/(api|v1)/"
 CORS_ALLOW_HEADERS = ("authorization", "content-type", "content-encoding", "idempotency-key",
-                      "prefer", "range", "x-api-key", "x-request-id")  # fmt: skip
-CORS_EXPOSE_HEADERS = ("content-location", "idempotent-replayed", "link", "location", "ratelimit-limit",
+                      "prefer", "range", "x-api-key", "x-request-id", "x-batcher-account",
+                      "x-batcher-custom-id", "x-batcher-deliver-by", "x-batcher-destination",
+                      "x-batcher-max-wait", "x-batcher-priority", "x-batcher-wait",
+                      "x-batcher-webhook-url")  # fmt: skip
+CORS_EXPOSE_HEADERS = ("content-location", "idempotent-replayed", "link", "location", "preference-applied", "ratelimit-limit",
                        "ratelimit-remaining", "ratelimit-reset", "retry-after", "x-next-cursor",
-                       "x-request-id")  # fmt: skip
+                       "x-batcher-request-id", "x-request-id")  # fmt: skip
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en"

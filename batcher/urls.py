@@ -10,5 +10,6 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
     path("", include("batching.api.urls")),
+    path("", include("batching.api.anthropic.urls")),
     path("", include("batching.api.openai.urls")),
 ]

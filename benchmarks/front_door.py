@@ -1,10 +1,11 @@
 """Send one big file through the OpenAI door of a running Batcher, with the official SDK, and check all of it.
 
-    python -m benchmarks.front_door --url http://127.0.0.1:8000 --key bm_live_… --count 120000
+    python -m benchmarks.front_door --url http://127.0.0.1:8000 --key bm_live_… --count 120000 \\
+        --first 12000 --pid $(pgrep -f 'manage.py run$')
 
 The file has three models and lines of about 2.2 KB (120,000 of them are some 260 MB): one upload, one batch,
 one download. Prints how long each step took, whether the output has every line once and in the file's order,
-and the peak memory of the processes named with --pid and of their children.
+and the peak memory of each process, as a ratio to the one with 12,000 lines of the same size.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import openai
+
+from benchmarks import memory
 
 _MODELS = ("gpt-5-mini", "gpt-4.1-mini", "gpt-5-nano")
 _SAY = sys.stdout.write
@@ -75,8 +78,6 @@ def drive(options: argparse.Namespace) -> int:
     is_right = came == [f"line-{number}" for number in range(options.count)]
     _SAY(f"{len(came):,} of {options.count:,} lines, {'all' if is_right else 'NOT'} in order;")
     _SAY(f" {batch.request_counts.failed:,} failed\n")
-    for name, peak in _peaks(options.pid).items():
-        _SAY(f"{peak:6} MB peak: {name}\n")
     return 0 if is_right else 1
 
 
@@ -101,23 +102,6 @@ def _custom_ids(pieces: Iterator[bytes]) -> Iterator[str]:
         yield json.loads(held)["custom_id"]
 
 
-def _peaks(pids: list[int]) -> dict[str, int]:
-    """Return the peak memory in MB of processes and their children, by their command line."""
-    peaks = {}
-    for pid in _with_children(pids):
-        status = Path(f"/proc/{pid}/status").read_text()
-        name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-        peaks[f"{pid} {name.strip()[-70:]}"] = int(status.split("VmHWM:")[1].split()[0]) // 1024
-    return peaks
-
-
-def _with_children(pids: list[int]) -> Iterator[int]:
-    for pid in pids:
-        yield pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        yield from _with_children([int(child) for child in children])
-
-
 def main() -> None:
     """Read the command line and drive."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -126,8 +110,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=120_000)
     parser.add_argument("--text-bytes", type=int, default=2_050, help="length of each prompt")
     parser.add_argument("--seconds", type=float, default=3_600, help="give up after so long")
-    parser.add_argument("--pid", type=int, action="append", default=[])
-    sys.exit(drive(parser.parse_args()))
+    memory.add_options(parser)
+    sys.exit(memory.measured(drive, parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Five endpoints, three models, three kinds of delivery (webhook, RabbitMQ, pull), posted as one
 compressed NDJSON upload. A receiver of its own takes the webhooks on 127.0.0.1; RabbitMQ is read from a
 queue of its own when RABBITMQ_URL is set, else those requests go by webhook too. Prints what arrived,
-how often, how long it took, and the peak memory of the processes named with --pid.
+how often, how long it took, and the peak memory of the processes named with --pid (see memory).
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pika
 from aiohttp import web
+
+from benchmarks import memory
 
 _MODELS = ("gpt-5-mini", "gpt-4.1-mini", "gpt-5-nano")
 _SAY = sys.stdout.write
@@ -115,16 +116,6 @@ class Api:
                 return found
 
 
-def _peak_mb(pids: list[int]) -> dict[str, int]:
-    peaks = {}
-    for pid in pids:
-        status = Path(f"/proc/{pid}/status").read_text()
-        kilobytes = int(status.split("VmHWM:")[1].split()[0])
-        name = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[-60:]
-        peaks[f"{pid} {name.strip()}"] = kilobytes // 1024
-    return peaks
-
-
 class Broker:
     """A queue of RabbitMQ that counts what arrives; nothing without RABBITMQ_URL."""
 
@@ -184,20 +175,16 @@ def drive(options: argparse.Namespace) -> int:
     broker.close()
     wall = time.monotonic() - began
     _SAY(f"{wall:.1f} s in all, {options.count / wall:,.0f} requests/s\n")
-    _report(batches, receiver.seen + broker.seen, expected, options)
+    _report(batches, receiver.seen + broker.seen, expected, options.count)
     return 0 if len(receiver.seen) + len(broker.seen) == expected else 1
 
 
-def _report(
-    batches: list[dict[str, Any]], seen: Counter[str], expected: int, options: argparse.Namespace
-) -> None:
+def _report(batches: list[dict[str, Any]], seen: Counter[str], expected: int, count: int) -> None:
     twice = sum(n > 1 for n in seen.values())
     _SAY(f"{len(seen):,} of {expected:,} delivered, {twice} of them more than once;")
-    _SAY(f" {options.count - expected:,} to be pulled\n")
+    _SAY(f" {count - expected:,} to be pulled\n")
     sizes = sorted(b["request_count"] for b in batches)
     _SAY(f"{len(batches)} batches {dict(Counter(b['state'] for b in batches))}: {sizes}\n")
-    for name, megabytes in _peak_mb(options.pid).items():
-        _SAY(f"{megabytes} MB peak: {name}\n")
 
 
 def main() -> None:
@@ -207,8 +194,8 @@ def main() -> None:
     parser.add_argument("--key", required=True)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=600, help="give up after so long")
-    parser.add_argument("--pid", type=int, action="append", default=[])
-    sys.exit(drive(parser.parse_args()))
+    memory.add_options(parser)
+    sys.exit(memory.measured(drive, parser.parse_args()))
 
 
 if __name__ == "__main__":

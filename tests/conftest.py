@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import pytest
+from django.core.servers.basehttp import WSGIRequestHandler
 from django.db import connection
 
 REQUIRE_SERVICES = os.environ.get("BATCHER_REQUIRE_SERVICES") == "1"
@@ -23,23 +25,24 @@ def rabbitmq_url() -> str:
 def postgresql_url() -> str:
     """Return the URL of the PostgreSQL server that the suite runs on, or skip."""
     if not os.environ.get("DATABASE_URL", "").startswith("postgres"):
-        _missing("DATABASE_URL names no PostgreSQL server")
+        missing("DATABASE_URL names no PostgreSQL server")
     return _answering("DATABASE_URL", default_port=5432)
 
 
 def _answering(variable: str, default_port: int) -> str:
     url = os.environ.get(variable, "")
     if not url:
-        _missing(f"{variable} is not set")
+        missing(f"{variable} is not set")
     parts = urlsplit(url)
     try:
         socket.create_connection((parts.hostname, parts.port or default_port), timeout=3).close()
     except OSError as problem:
-        _missing(f"nothing answers at {variable}: {problem}")
+        missing(f"nothing answers at {variable}: {problem}")
     return url
 
 
-def _missing(reason: str) -> None:
+def missing(reason: str) -> NoReturn:
+    """Skip the test at hand, or fail it where every service must be there."""
     if REQUIRE_SERVICES:
         pytest.fail(f"BATCHER_REQUIRE_SERVICES=1, but {reason}")
     pytest.skip(reason)
@@ -69,4 +72,12 @@ def audit_log_can_be_emptied_between_tests():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(connection.ops), "sql_flush", staticmethod(flush_all))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def test_server_answers_at_once():
+    """Send the body of an answer right behind its headers: Nagle's wait is 40 ms of each call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WSGIRequestHandler, "disable_nagle_algorithm", True)
         yield

@@ -47,14 +47,16 @@ def worker_taking(*phases: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def web_server(log: Path) -> Iterator[str]:
-    """Serve as `manage.py run` does, and yield the URL."""
+def web_server(log: Path, *, threads: int = 16, waiters: int = 32) -> Iterator[str]:
+    """Serve as `manage.py run` does, and yield the URL; the server is killed at the end of the block."""
     port = free_port()
     served = SimpleNamespace(
-        BATCHER_HOST="127.0.0.1", PORT=port, BATCHER_WEB_PROCESSES=1, BATCHER_WEB_THREADS=16
-    )
+        BATCHER_HOST="127.0.0.1", PORT=port, BATCHER_WEB_PROCESSES=1, BATCHER_WEB_THREADS=threads,
+        BATCHER_WAITERS=waiters,
+    )  # fmt: skip
     _, *arguments = processes.web(served)
-    with running(*arguments, env=_environment(), log=log):
+    env = _environment(BATCHER_WEB_THREADS=str(threads), BATCHER_WAITERS=str(waiters))
+    with running(*arguments, env=env, log=log):
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: _answers(url), timeout_s=20, what=f"the web server: {log}")
         yield url
@@ -67,8 +69,8 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _environment() -> dict[str, str]:
-    return environment(settings.DATA_DIR, DATABASE_URL=_url_of_this_database())
+def _environment(**more: str) -> dict[str, str]:
+    return environment(settings.DATA_DIR, DATABASE_URL=_url_of_this_database(), **more)
 
 
 def _url_of_this_database() -> str:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-from batching import closing, collection, packing, submission
+from batching import adoption, closing, collection, packing, submission
 from batching.lifecycle import BatchState
 from batching.models import Batch, Request
 from delivery import dispatch
@@ -21,7 +21,7 @@ PHASES: dict[str, Callable[[datetime], int]] = {
     "pack": packing.pack,
     "upload": submission.upload_due,
     "submit": submission.submit_due,
-    "adopt": submission.adopt_due,
+    "adopt": adoption.adopt_due,
     "poll": collection.poll_due,
     "collect": collection.collect_due,
     "send": lambda _now: dispatch.send_due(),

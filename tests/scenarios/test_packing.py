@@ -72,7 +72,7 @@ def test_a_request_beyond_the_tokens_goes_into_another_batch(
     """Scenario 13."""
     narrow(account, token_limit=token_limit)
     for n in range(3):
-        api.taken(f"t-{n}", "x" * 2_900, max_wait_s=HOUR_S)
+        api.taken(f"t-{n}", "one " * 800, max_wait_s=HOUR_S)
     each = api.request("t-0")["token_estimate"]
     assert 2 * each <= 2_000 < 3 * each <= 3_000
 
@@ -101,7 +101,7 @@ def test_what_no_batch_could_hold_is_refused_at_once(api, road, account, limits,
     """Scenario 14. House: no empty batch stays behind."""
     narrow(account, **limits)
 
-    refused = api.send("big", "x" * 20_000)
+    refused = api.send("big", "one " * 5_000)
     road.step("pack")
 
     assert refused.status_code == 422

@@ -5,11 +5,13 @@ from __future__ import annotations
 import uuid
 
 import pytest
+from celery import Celery
 from django.conf import settings
 from kombu import Connection
+from kombu.exceptions import OperationalError
 
 from batcher import processes
-from batcher.celery import app, broker_settings, queues
+from batcher.celery import app, broker_settings, common_settings, queues
 from batcher.schedule import WorkQueue
 from batcher.worker import Consumer
 
@@ -30,6 +32,28 @@ def test_rabbitmq_takes_our_queues_as_quorum_queues_and_confirms(rabbitmq_url: s
             assert bound.get(no_ack=True).payload == {"bell": 1}
         finally:
             bound.delete()
+
+
+@pytest.mark.service
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_bells_are_rung_again_once_a_broker_that_went_away_is_back(own_broker, end):
+    bells = Celery("bells", set_as_current=False)
+    bells.conf.update(common_settings() | broker_settings(own_broker.url))
+    clock = bells.amqp.Producer(bells.connection_for_write())  # it keeps one, as the clock does
+    for producer in (clock, None):
+        bells.send_task("bell", producer=producer)
+
+    getattr(own_broker, end)()
+    for producer in (clock, None):
+        with pytest.raises(OperationalError):
+            bells.send_task("bell", producer=producer)
+    own_broker.start()
+    for producer in (clock, None):
+        bells.send_task("bell", producer=producer)
+
+    clock.connection.close()
+    bells.close()
 
 
 def test_a_worker_takes_from_every_queue():

@@ -32,6 +32,13 @@ WRONG = [
         {"SECRET_KEY_FILE": "/no/file"}, "SECRET_KEY_FILE must name a readable", id="file"
     ),
     pytest.param({"DATA_DIR": "/dev/null/x"}, "DATA_DIR must be a folder that this", id="data-dir"),
+    pytest.param({"BATCHER_WEBHOOK_PORTS": "443,x"}, "BATCHER_WEBHOOK_PORTS must be", id="ports"),
+    pytest.param(
+        {"BATCHER_RETRY_DELAYS": "0,5,-1"}, "BATCHER_RETRY_DELAYS must be 1 to 100", id="delays"
+    ),
+    pytest.param(
+        {"BATCHER_WEBHOOK_CA_FILE": __file__}, "BATCHER_WEBHOOK_CA_FILE must name", id="ca-file"
+    ),
     pytest.param({"BATCHER_WEB_PROCESSES": "2"}, "BATCHER_WEB_PROCESSES must be 1", id="processes"),
 ]
 

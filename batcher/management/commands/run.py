@@ -79,7 +79,7 @@ def _serve() -> int:
 def _environment() -> dict[str, str]:
     """Return the environment of the children: ours, with what they can not find out themselves."""
     paths = [str(settings.BASE_DIR), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {
+    return processes.lean(os.environ) | {
         "DATA_DIR": str(settings.DATA_DIR),
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "PYTHONUNBUFFERED": "1",
