@@ -10,6 +10,9 @@ CODE := manage.py batcher batching delivery sandbox tests $(wildcard benchmarks)
 SERVICES_DATABASE_URL := $(or $(DATABASE_URL),postgresql://postgres@127.0.0.1:5432/batcher)
 SERVICES_RABBITMQ_URL := $(or $(RABBITMQ_URL),amqp://guest:guest@127.0.0.1:5672/)
 
+# Most tests wait for processes and sockets more than they compute.
+TESTERS := 4
+
 # A virtual environment that happens to be active is not the one we mean.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
@@ -23,11 +26,11 @@ run: .venv/runtime.stamp ## set everything up and serve on http://127.0.0.1:8000
 	@exec $(PY) manage.py run
 
 test: .venv/dev.stamp ## set everything up and run the tests on SQLite, without services
-	@env -u DATABASE_URL -u DATABASE_URL_FILE -u RABBITMQ_URL -u RABBITMQ_URL_FILE $(PY) -m pytest -n 2 $(ARGS)
+	@env -u DATABASE_URL -u DATABASE_URL_FILE -u RABBITMQ_URL -u RABBITMQ_URL_FILE $(PY) -m pytest -n $(TESTERS) $(ARGS)
 
 test-services: .venv/dev.stamp ## run the tests on PostgreSQL and RabbitMQ; a missing server is a failure
 	@DATABASE_URL="$(SERVICES_DATABASE_URL)" RABBITMQ_URL="$(SERVICES_RABBITMQ_URL)" BATCHER_REQUIRE_SERVICES=1 \
-		$(PY) -m pytest -n 2 $(ARGS)
+		$(PY) -m pytest -n $(TESTERS) $(ARGS)
 
 check: lint types imports migrations test ## what CI runs, but for the services
 

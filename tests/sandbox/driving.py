@@ -70,11 +70,11 @@ class Driver:
     def end(self, batch: Batch) -> Batch:
         """Return the batch once nothing happens to it any more."""
 
-        def ended() -> Batch | None:
-            found = self.client.batches.retrieve(batch.id)
-            return found if found.status in FINAL else None
+        return until(lambda: self.ended(batch.id))
 
-        return until(ended)
+    def ended(self, batch_id: str) -> Batch | None:
+        found = self.client.batches.retrieve(batch_id)
+        return found if found.status in FINAL else None
 
     def raw(self, file_id: str | None) -> bytes:
         return b"" if file_id is None else self.client.files.content(file_id).read()
