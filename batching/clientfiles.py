@@ -101,6 +101,17 @@ def pieces(key: str) -> Iterator[bytes]:
             yield piece
 
 
+def count_lines(key: str) -> int:
+    """Return how many lines a file has, blank ones too; 0 for one that is gone."""
+    lines, last = 0, b"\n"
+    try:
+        for piece in pieces(key):
+            lines, last = lines + piece.count(b"\n"), piece[-1:]
+    except FileNotFoundError:
+        return 0
+    return lines + (last != b"\n")
+
+
 def delete(file: ClientFile, now: datetime) -> None:
     """Delete a file for good: its name first, so that nobody opens what is going."""
     ClientFile.objects.filter(pk=file.pk).update(deleted_at=now)

@@ -69,13 +69,13 @@ def spend_call(request: HttpRequest, key: ApiKey) -> None:
     }
     request.META["batcher.pace"] = headers
     if not is_given:
-        raise _too_fast("calls", limit, purse.full_in_s)
+        raise _too_fast(CALLS, limit, purse.full_in_s)
 
 
 def tell(request: HttpRequest, answer: HttpResponseBase) -> HttpResponseBase:
-    """Write onto an answer what is left of the key's calls."""
+    """Write onto an answer what is left of the key's calls, unless it tells of its lines."""
     for name, value in request.META.get("batcher.pace", {}).items():
-        answer[name] = value
+        answer.headers.setdefault(name, value)
     return answer
 
 
@@ -85,7 +85,7 @@ def spend_line(key: ApiKey) -> None:
     if limit:
         purse, is_given = _spend(key, LINES, limit)
         if not is_given:
-            raise _too_fast("lines", limit, purse.full_in_s)
+            raise _too_fast(LINES, limit, purse.full_in_s)
 
 
 def require_lines(key: ApiKey) -> None:
@@ -94,7 +94,7 @@ def require_lines(key: ApiKey) -> None:
     if limit:
         full_in_s = Allowance.full_in_s(key, LINES, now_s=time.time())
         if full_in_s > 60 - 60 / limit:
-            raise _too_fast("lines", limit, full_in_s)
+            raise _too_fast(LINES, limit, full_in_s)
 
 
 def charge_lines(key: ApiKey, count: int) -> None:
@@ -129,7 +129,13 @@ def _fill(purse: _Purse, key: ApiKey, kind: str, limit: int) -> bool:
     return taken > 0
 
 
-def _too_fast(what: str, limit: int, full_in_s: float) -> ApiError:
+def _too_fast(kind: str, limit: int, full_in_s: float) -> ApiError:
     wait_s = max(1, math.ceil(full_in_s - 60 + 60 / limit))
-    detail = f"this API key may have {limit:,} {what} a minute; go on in {wait_s} s"
-    return ApiError("rate_limited", detail, headers={"Retry-After": f"{wait_s}"})
+    detail = f"this API key may have {limit:,} {kind} a minute; go on in {wait_s} s"
+    headers = {
+        "Retry-After": f"{wait_s}",
+        "RateLimit-Limit": f"{limit}",
+        "RateLimit-Remaining": "0",
+        "RateLimit-Reset": f"{math.ceil(full_in_s)}",
+    }
+    return ApiError("rate_limited", detail, headers=headers)

@@ -6,7 +6,7 @@ results go is said in ``metadata`` or in the field ``delivery_config``; when not
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 import msgspec
@@ -14,7 +14,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from msgspec import Meta, Raw, Struct
 
-from batching import clientbatch, clientprogress, wire
+from batching import clientbatch, clientfiles, clientprogress, wire
+from batching.api import pace
 from batching.api.auth import Caller
 from batching.api.doors import checked_delivery
 from batching.api.intake_views import refuse_in_maintenance
@@ -68,8 +69,18 @@ def post_batch(request: HttpRequest, caller: Caller) -> HttpResponse:
     if asked.completion_window != "24h":
         raise wrong_value("completion_window", "it must be '24h'")
     refuse_in_maintenance()
-    now, after = timezone.now(), asked.output_expires_after
-    row = Submission.objects.create(
+    pace.require_lines(caller.key)
+    row = _made(caller, asked, timezone.now())
+    if row.input_file and pace.limit_of(caller.key, pace.LINES):
+        pace.charge_lines(caller.key, clientfiles.count_lines(row.input_file.key))
+    row.save(force_insert=True)
+    return _shown(row)
+
+
+def _made(caller: Caller, asked: NewBatch, now: datetime) -> Submission:
+    """Return the batch, not stored yet. Raises Problem, Invalid."""
+    after = asked.output_expires_after
+    return Submission(
         project=caller.project,
         api_key=caller.key,
         kind=Submission.Kind.OPENAI,
@@ -85,7 +96,6 @@ def post_batch(request: HttpRequest, caller: Caller) -> HttpResponse:
         expires_at=now + WINDOW,
         next_attempt_at=now,
     )
-    return _shown(row)
 
 
 def _input_file(caller: Caller, file_id: str) -> ClientFile:
