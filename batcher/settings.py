@@ -287,6 +287,12 @@ BATCHER_WAITERS = _read(
     default="32",
     description="Calls that may wait for an answer or a result in one web process; each has a thread of its own.",
 )
+BATCHER_WAITERS_PER_KEY_PERCENT = _read(
+    "BATCHER_WAITERS_PER_KEY_PERCENT",
+    env.whole_number(1, 100),
+    default="75",
+    description="How many of those `BATCHER_WAITERS` one API key may take.",
+)
 BATCHER_CALL_WAIT_SECONDS = _read(
     "BATCHER_CALL_WAIT_SECONDS",
     env.whole_number(0, 3_600),

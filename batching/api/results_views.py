@@ -82,8 +82,8 @@ def pull_results(request: HttpRequest, caller: Caller) -> HttpResponseBase:
     headers = {}
     rows = _next(caller.project, after, limit)
     if not rows and wait_s:
-        with waiting.seat() as has_seat:
-            if has_seat:
+        with waiting.seat(caller.key.pk) as seat:
+            if seat.is_given:
                 rows = _await(caller.project, after, limit, wait_s)
             else:
                 headers["Retry-After"] = f"{waiting.RETRY_AFTER_S}"

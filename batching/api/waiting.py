@@ -1,7 +1,8 @@
 """Calls that wait: how many may, and how each learns that what it waits for is there.
 
 A call that waits holds a thread. The web server has `BATCHER_WAITERS` threads for those, beside the ones of all
-other calls (`batcher.processes`), so the two never take each other's; `seat` gives them out. While it waits
+other calls (`batcher.processes`), so the two never take each other's; `seat` gives them out, and no API key
+gets all of them: its client may have gone, which the server can't see before it answers. While it waits
 a call holds no database connection and asks nothing: one thread of the process asks one question for all
 that wait for the same kind of thing (`Watch`), and only while someone waits. When a batch is answered very many
 wake at once: they go on a few at a time, for all threads together work on no more than
@@ -12,8 +13,10 @@ wait use this; it never knows what they wait for.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from logging import getLogger
 from typing import Final, Generic, TypeVar
 
@@ -29,7 +32,8 @@ _LOOK_EVERY_S = 0.5
 T = TypeVar("T", bound=Hashable)
 
 _seats = threading.Lock()
-_seated = 0
+_seated = Counter[int]()
+"""How many seats each API key has, by its id."""
 
 _workplaces = threading.BoundedSemaphore(settings.BATCHER_WEB_THREADS)
 
@@ -72,18 +76,39 @@ def _off_work() -> Iterator[None]:
         _workplaces.acquire()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """Whether a call may wait."""
+
+    is_given: bool
+    why_not: str = ""
+    """As the beginning of a sentence; empty when none was wanted."""
+
+
 @contextmanager
-def seat(*, is_wanted: bool = True) -> Iterator[bool]:
-    """Hold a seat for a call that may wait; False when all are taken, or when none is wanted."""
-    global _seated  # the seats belong to the process
+def seat(key_id: int, *, is_wanted: bool = True) -> Iterator[Seat]:
+    """Hold a seat for a call of that API key that may wait; none when too many have one."""
     with _seats:
-        has_seat = is_wanted and _seated < settings.BATCHER_WAITERS
-        _seated += has_seat
+        why_not = _why_no_seat(key_id) if is_wanted else ""
+        is_given = is_wanted and not why_not
+        _seated[key_id] += is_given
     try:
-        yield has_seat
+        yield Seat(is_given=is_given, why_not=why_not)
     finally:
         with _seats:
-            _seated -= has_seat
+            _seated[key_id] -= is_given
+            if not _seated[key_id]:
+                del _seated[key_id]
+
+
+def _why_no_seat(key_id: int) -> str:
+    most: int = settings.BATCHER_WAITERS
+    share = max(1, most * settings.BATCHER_WAITERS_PER_KEY_PERCENT // 100)
+    if _seated.total() >= most:
+        return f"{most} calls wait already"
+    if _seated[key_id] >= share:
+        return f"{share} calls of this API key wait already, of {most} that may wait in all"
+    return ""
 
 
 class Watch(Generic[T]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 from django.db import connection
@@ -128,23 +129,35 @@ def test_a_call_that_waited_leaves_its_thread_no_connection(world):
 
 def test_seats_are_bounded_and_given_back(settings):
     settings.BATCHER_WAITERS = 2
-    with seat() as first, seat() as second, seat() as third, seat(is_wanted=False) as unasked:
-        assert (first, second, third, unasked) == (True, True, False, False)
-    with seat() as again:
-        assert again
+    with seat(1) as first, seat(2) as second, seat(3) as third, seat(4, is_wanted=False) as unasked:
+        given = [each.is_given for each in (first, second, third, unasked)]
+        assert given == [True, True, False, False]
+        assert (third.why_not, unasked.why_not) == ("2 calls wait already", "")
+    with seat(3) as again:
+        assert again.is_given
+
+
+@pytest.mark.parametrize(("percent", "share"), [(1, 1), (50, 2), (75, 3), (100, 4)])
+def test_a_key_has_its_share_of_the_seats_and_one_at_least(settings, percent, share):
+    settings.BATCHER_WAITERS, settings.BATCHER_WAITERS_PER_KEY_PERCENT = 4, percent
+    with ExitStack() as held:
+        given = [held.enter_context(seat(1)).is_given for _ in range(5)]
+    assert given == [True] * share + [False] * (5 - share)
+    with seat(1) as again:
+        assert again.is_given
 
 
 def test_seats_are_given_out_once_each_whoever_comes_at_once(settings):
     settings.BATCHER_WAITERS = 5
     start, leave, got = threading.Barrier(20), threading.Barrier(20), []
 
-    def sit():
+    def sit(number):
         start.wait(30)
-        with seat() as has_seat:
-            got.append(has_seat)
+        with seat(number) as mine:
+            got.append(mine.is_given)
             leave.wait(30)
 
     with ThreadPoolExecutor(20) as pool:
-        [call.result() for call in [pool.submit(sit) for _ in range(20)]]
+        [call.result() for call in [pool.submit(sit, number) for number in range(20)]]
 
     assert sorted(got) == [False] * 15 + [True] * 5

@@ -170,7 +170,7 @@ def test_call_that_the_sdk_tries_again_by_itself_is_one_request(door, road, call
 
 
 def waiting_calls():
-    return waiting._seated
+    return waiting._seated.total()
 
 
 def test_calls_that_are_alike_stay_apart_when_they_are_tried_again(door):
@@ -212,6 +212,21 @@ def test_beyond_the_waiters_limit_other_calls_still_answer(door, road, calling, 
     assert chat(door, **ASYNC).status_code == 202
     road.until(waits.done)
     assert waits.result().status_code == 200
+
+
+def test_no_key_takes_all_seats(door, door_of, road, calling, settings):
+    settings.BATCHER_WAITERS, settings.BATCHER_WAITERS_PER_KEY_PERCENT = 3, 75
+    calls = [calling(chat, door, Prefer="wait=60") for _ in range(2)]
+    road.until(lambda: waiting_calls() == 2, by=())
+
+    refused = refusal(chat, door, Prefer="wait=60")
+    calls.append(calling(chat, door_of("theirs"), Prefer="wait=60"))
+
+    assert (refused.status_code, refused.code) == (429, "too_many_waiting")
+    assert "2 calls of this API key wait already, of 3" in refused.message
+    road.until(lambda: all(call.done() for call in calls))
+    assert [call.result().status_code for call in calls] == [200] * 3
+    assert not waiting._seated
 
 
 def test_repeat_of_an_answered_call_needs_no_seat(door, road, calling, settings):

@@ -58,7 +58,10 @@ def test_call_cut_off_by_a_restart_is_answered_when_it_comes_again(sdk_at, road,
 
 
 def test_calls_that_wait_leave_every_other_call_its_thread(sdk_at, road, tmp_path):
-    with ThreadPoolExecutor(8) as pool, web_server(tmp_path / "log", threads=1, waiters=8) as url:
+    server = web_server(
+        tmp_path / "log", threads=1, waiters=8, BATCHER_WAITERS_PER_KEY_PERCENT="100"
+    )
+    with ThreadPoolExecutor(8) as pool, server as url:
         sdk = sdk_at(url)
         calls = [pool.submit(chat, sdk) for _ in range(8)]
         until(lambda: Request.objects.count() == 8)

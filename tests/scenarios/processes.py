@@ -47,15 +47,20 @@ def worker_taking(*phases: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def web_server(log: Path, *, threads: int = 16, waiters: int = 32) -> Iterator[str]:
-    """Serve as `manage.py run` does, and yield the URL; the server is killed at the end of the block."""
+def web_server(
+    log: Path, *, threads: int = 16, waiters: int = 32, **settings_: str
+) -> Iterator[str]:
+    """Serve as `manage.py run` does, and yield the URL; the server is killed at the end of the block.
+
+    More words are variables of its environment.
+    """
     port = free_port()
     served = SimpleNamespace(
         BATCHER_HOST="127.0.0.1", PORT=port, BATCHER_WEB_PROCESSES=1, BATCHER_WEB_THREADS=threads,
         BATCHER_WAITERS=waiters,
     )  # fmt: skip
     _, *arguments = processes.web(served)
-    env = _environment(BATCHER_WEB_THREADS=str(threads), BATCHER_WAITERS=str(waiters))
+    env = _environment(BATCHER_WEB_THREADS=str(threads), BATCHER_WAITERS=str(waiters), **settings_)
     with running(*arguments, env=env, log=log):
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: _answers(url), timeout_s=20, what=f"the web server: {log}")
@@ -65,7 +70,7 @@ def web_server(log: Path, *, threads: int = 16, waiters: int = 32) -> Iterator[s
 def _answers(url: str) -> bool:
     try:
         return requests.get(f"{url}/health", timeout=1).ok
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return False
 
 

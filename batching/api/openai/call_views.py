@@ -29,6 +29,7 @@ from batching.api.openai import call_headers, call_names
 from batching.api.openai.call_headers import Wait
 from batching.api.openai.door import Problem
 from batching.api.operations import JSON, Answer, Body, operation, render
+from batching.api.waiting import Seat
 from batching.intake import Rejected, fingerprint
 from batching.lifecycle import RequestState
 from batching.models import Answer as AnswerRow
@@ -88,9 +89,9 @@ def post_call(request: HttpRequest, caller: Caller) -> HttpResponse:
         raise ApiError("insufficient_scope", detail)
     line = _line(request, caller)
     refuse_in_maintenance()
-    with waiting.seat(is_wanted=wait.seconds > 0) as has_seat:
-        if wait.seconds and not has_seat:
-            return _ended(_ended_before(caller, line))
+    with waiting.seat(caller.key.pk, is_wanted=wait.seconds > 0) as seat:
+        if seat.why_not:
+            return _ended(_ended_before(caller, line, seat))
         pace.spend_line(caller.key)
         row = _rows(caller.project.pk).get(key=_accepted(request, caller, line))
         return _handed_over(row, wait) if may_read else _open(row)
@@ -117,19 +118,16 @@ def _accepted(request: HttpRequest, caller: Caller, line: Line) -> str:
     raise call_headers.problem(taken.code, taken.detail, taken.pointer)
 
 
-def _ended_before(caller: Caller, line: Line) -> Request:
+def _ended_before(caller: Caller, line: Line, seat: Seat) -> Request:
     """Return what a repeat of a call means that needs no seat. Raises ApiError 429 for any other."""
     row = _rows(caller.project.pk).filter(custom_id=line.custom_id, scope="").first()
     if row is None or _is_open(row) or row.fingerprint != fingerprint(line):
-        raise _no_seat()
+        raise _no_seat(seat)
     return row
 
 
-def _no_seat() -> ApiError:
-    detail = (
-        f"{settings.BATCHER_WAITERS} calls wait already; come again, or ask for no wait with"
-        " `Prefer: respond-async`"
-    )
+def _no_seat(seat: Seat) -> ApiError:
+    detail = f"{seat.why_not}; come again, or ask for no wait with `Prefer: respond-async`"
     headers = {"Retry-After": f"{waiting.RETRY_AFTER_S}"}
     return ApiError("too_many_waiting", detail, headers=headers)
 
@@ -152,9 +150,9 @@ def show_call(request: HttpRequest, caller: Caller, request_id: str) -> HttpResp
     wait = call_headers.wait_of(request, default_s=0)
     row = _found(request, caller, request_id)
     is_wanted = wait.seconds > 0 and _is_open(row)
-    with waiting.seat(is_wanted=is_wanted) as has_seat:
-        if is_wanted and not has_seat:
-            raise _no_seat()
+    with waiting.seat(caller.key.pk, is_wanted=is_wanted) as seat:
+        if seat.why_not:
+            raise _no_seat(seat)
         return _answered(row, wait)
 
 
