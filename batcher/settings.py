@@ -180,7 +180,13 @@ BATCHER_POLL_SECONDS = _read(
     "BATCHER_POLL_SECONDS",
     env.whole_number(1, 86_400),
     default="60",
-    description="Seconds between two looks at a running provider batch.",
+    description="Seconds between two looks at a running provider batch: more often at first, more rarely later.",
+)
+BATCHER_POLL_SLOWDOWN = _read(
+    "BATCHER_POLL_SLOWDOWN",
+    env.whole_number(1, 100),
+    default="5",
+    description="How many times as long the pause between two looks may get for a batch that runs for long.",
 )
 BATCHER_MAX_WAIT_SECONDS = _read(
     "BATCHER_MAX_WAIT_SECONDS",

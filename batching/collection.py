@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.db import models, transaction
 
-from batching import adoption, capacity, endings, settling, submission
+from batching import adoption, capacity, endings, polling, settling, submission
 from batching.claims import each, hold, note
-from batching.gateway import connect, note_success
+from batching.gateway import connect, note_success, note_trouble
 from batching.lifecycle import Actor, BatchState, move, move_many
 from batching.models import Batch, Request
-from batching.polling import interval
-from batching.providers.base import NotFound, Provider, RemoteBatch, Status
+from batching.providers.base import NotFound, Provider, ProviderError, RemoteBatch, Status
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,9 @@ _ENDS = {
 
 def poll_due(now: datetime) -> int:
     """Ask the provider about every batch that is due for a look; return how many were asked for."""
-    held = Batch.objects.due(now, BatchState.PROCESSING, BatchState.CANCELLING)
-    held = held.exclude(provider_batch_id="").select_related("lane__account")
-    return each(held, _poll, now=now)
+    held = polling.at_provider().due(now, BatchState.PROCESSING, BatchState.CANCELLING)
+    look = partial(_poll, sweep=polling.Sweep(now))
+    return each(held.select_related("lane__account"), look, now=now)
 
 
 def collect_due(now: datetime) -> int:
@@ -54,18 +54,25 @@ def collect_due(now: datetime) -> int:
     return each(finished, _collect, now=now)
 
 
-def _poll(batch: Batch, now: datetime) -> None:
+def _poll(batch: Batch, now: datetime, *, sweep: polling.Sweep) -> None:
     provider = connect(batch.lane.account)
-    remote = _retrieved(batch, provider, now)
+    try:
+        remote = _looked_at(batch, provider, now, sweep)
+    except ProviderError as error:
+        if not sweep.is_about_account(batch, error):
+            raise
+        _wait_for_answer(batch, error, now)
+        return
     if remote is None:
         return
     note_success(batch.lane.account)
+    polling.answered(batch, now)
     is_to_stop = batch.state == BatchState.CANCELLING and not batch.is_unproven
     if is_to_stop and remote.status.may_be_cancelled:
         remote = provider.cancel(batch.provider_batch_id)  # it was not heard the first time
     facts = _facts(batch, remote, now)
     if not remote.status.is_final:
-        note(batch, **facts, next_attempt_at=now + interval(batch))
+        note(batch, **facts, next_attempt_at=polling.next_look(batch, now, status=remote.status))
     elif remote.status is not Status.FAILED or batch.state == BatchState.CANCELLING:
         _finished(batch, remote, facts, now)
     elif remote.is_queue_full:
@@ -75,10 +82,25 @@ def _poll(batch: Batch, now: datetime) -> None:
         submission.fail(batch, _refusal(remote), now)
 
 
-def _retrieved(batch: Batch, provider: Provider, now: datetime) -> RemoteBatch | None:
+def _wait_for_answer(batch: Batch, error: ProviderError, now: datetime) -> None:
+    """The provider can't be asked about any batch of the account: none changes, all say why."""
+    note_trouble(batch.lane.account, error, now)
+    at = polling.put_off(batch, error, now)
+    note(
+        batch,
+        tries=batch.tries + 1,
+        next_attempt_at=at,
+        wait_reason=polling.held_up(batch.lane.account, error),
+        last_error=str(error)[:2000],
+    )
+
+
+def _looked_at(
+    batch: Batch, provider: Provider, now: datetime, sweep: polling.Sweep
+) -> RemoteBatch | None:
     """Return the provider's batch; None when it was adopted unproven, and turned out to be a stranger's."""
     try:
-        remote = provider.retrieve(batch.provider_batch_id)
+        remote = sweep.look(batch, provider)
     except NotFound:
         if not batch.is_unproven:
             raise
@@ -120,6 +142,7 @@ def _facts(batch: Batch, remote: RemoteBatch, now: datetime) -> dict[str, Any]:
         "polled_at": now,
         "tries": 0,
         "last_error": "",
+        "wait_reason": "",
     }
 
 

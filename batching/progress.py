@@ -70,6 +70,8 @@ def _processing(batch: Batch) -> str:
         if batch.provider_expires_at
         else ""
     )
+    if batch.wait_reason:
+        return f"The provider holds it: {batch.wait_reason}; next look at {_clock(batch.next_attempt_at)}."
     return (
         f"The provider works on it ({batch.provider_status or 'accepted'}):{of}{until}"
         f" next look at {_clock(batch.next_attempt_at)}."

@@ -67,7 +67,7 @@ def list_batches(request: HttpRequest, caller: Caller) -> HttpResponse:
     """List the batches that hold requests of yours."""
     rows = Batch.objects.of_project(caller.project.pk).filter(**_filters(request))
     rows = rows.select_related("lane__account")
-    rows = rows.defer("provider_object", "lane__account__api_key")
+    rows = rows.defer("provider_object", "lane__account__api_key", "lane__account__webhook_secret")
     page, cursor = newest_first(rows, request)
     shown = BatchPage(data=[shapes.batch_summary(row) for row in page], next_cursor=cursor)
     return render(msgspec.json.encode(shown))

@@ -128,7 +128,10 @@ def find(caller: Caller, name: str) -> Request:
     mine = Request.objects.filter(project=caller.project).select_related(
         "lane__account", "batch__lane", "submission", "destination"
     )
-    mine = mine.defer("lane__account__api_key", "destination__secret", "batch__provider_object")
+    mine = mine.defer(
+        "lane__account__api_key", "lane__account__webhook_secret", "destination__secret",
+        "batch__provider_object",
+    )  # fmt: skip
     for named in _names(name):
         row = mine.filter(named).first()
         if row is not None:

@@ -69,6 +69,10 @@ class Account(models.Model):
     max_creates_per_hour = models.PositiveIntegerField(
         null=True, blank=True, help_text="Batches created in any hour; empty: the provider's limit."
     )
+    webhook_secret = EncryptedTextField(blank=True, default="")
+    """Signs what the provider sends to /hooks/openai; empty: nothing is taken for this account."""
+    silent_since = models.DateTimeField(null=True, blank=True, editable=False)
+    """Since when the provider answers no question about a batch; None: it does."""
     last_error = models.CharField(max_length=500, blank=True, editable=False)
     last_error_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)

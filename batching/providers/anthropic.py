@@ -50,7 +50,7 @@ class Anthropic:
         # The lowest tier (Anthropic's rate-limit page, 2026); the operator sets a higher one.
         max_requests_in_flight=200_000,
     )
-    traits = Traits(tags_batches=False, answers_every_request=True)
+    traits = Traits(tags_batches=False, answers_every_request=True, listed_at_once=_PER_PAGE)
 
     def __init__(self, *, base_url: str, api_key: str, timeouts: Timeouts | None = None) -> None:
         key = {"x-api-key": api_key} if api_key else {}

@@ -84,6 +84,8 @@ class Traits:
     it does not, one is told from another by size, time and answers (docs/decisions/0005)."""
     answers_every_request: bool
     """However a batch ends, its answers have a line for each of its requests."""
+    listed_at_once: int
+    """Batches that one call of its listing shows; 0: it has none worth asking."""
 
 
 @dataclass(frozen=True, kw_only=True)

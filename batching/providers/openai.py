@@ -76,7 +76,9 @@ class OpenAI:
             }
         ),
     )
-    traits = Traits(tags_batches=True, answers_every_request=False)
+    traits = Traits(
+        tags_batches=True, answers_every_request=False, listed_at_once=_BATCHES_PER_PAGE
+    )
     completion_window = "24h"
 
     def __init__(self, *, base_url: str, api_key: str, timeouts: Timeouts | None = None) -> None:

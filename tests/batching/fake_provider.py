@@ -45,6 +45,8 @@ class FakeProvider:
     calls: list[str] = field(default_factory=list)
     clock: datetime = NOW
     keeps_metadata: bool = True
+    hidden: set[str] = field(default_factory=set)
+    """Batches that its listing leaves out."""
     _before: dict[str, list[BaseException]] = field(default_factory=lambda: defaultdict(list))
     _after: dict[str, list[BaseException]] = field(default_factory=lambda: defaultdict(list))
     _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -120,7 +122,8 @@ class FakeProvider:
 
     def list_batches(self, *, since: datetime) -> Iterator[RemoteBatch]:
         self._begin("list_batches")
-        yield from [b for b in reversed(self.batches.values()) if b.created_at >= since]
+        shown = [b for b in reversed(self.batches.values()) if b.id not in self.hidden]
+        yield from [b for b in shown if b.created_at >= since]
 
     def cancel(self, batch_id: str) -> RemoteBatch:
         self._begin("cancel")

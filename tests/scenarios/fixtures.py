@@ -40,8 +40,9 @@ def receiver(settings) -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def account(transactional_db, provider: SandboxProcess) -> Account:
+def account(transactional_db, provider: SandboxProcess, settings) -> Account:
     """Return the account that requests go through; a scenario may narrow its limits."""
+    settings.BATCHER_POLL_SLOWDOWN = 1  # the road skips seconds, not minutes
     return Account.objects.create(
         name="provider",
         kind=Account.Kind.SANDBOX,

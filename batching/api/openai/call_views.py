@@ -185,7 +185,7 @@ def _taken_back(request: HttpRequest, caller: Caller, request_id: str) -> Reques
 def _rows(project_id: int) -> QuerySet[Request]:
     rows = Request.objects.filter(project_id=project_id)
     return rows.select_related("lane__account", "batch__lane").defer(
-        "lane__account__api_key", "batch__provider_object"
+        "lane__account__api_key", "lane__account__webhook_secret", "batch__provider_object"
     )
 
 

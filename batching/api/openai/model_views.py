@@ -38,4 +38,8 @@ def show_model(request: HttpRequest, caller: Caller, model: str) -> HttpResponse
 def _lanes(caller: Caller) -> QuerySet[Lane]:
     accounts = Account.objects.usable_by(caller.project)
     lanes = Lane.objects.filter(account__in=accounts.order_by().values("pk"))
-    return lanes.select_related("account").defer("account__api_key").order_by("model", "-pk")
+    return (
+        lanes.select_related("account")
+        .defer("account__api_key", "account__webhook_secret")
+        .order_by("model", "-pk")
+    )
