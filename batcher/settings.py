@@ -188,6 +188,18 @@ BATCHER_POLL_SLOWDOWN = _read(
     default="5",
     description="How many times as long the pause between two looks may get for a batch that runs for long.",
 )
+BATCHER_MAX_SPLITS = _read(
+    "BATCHER_MAX_SPLITS",
+    env.whole_number(0, 10_000),
+    default="64",
+    description="Rounds in which a refused batch and its parts may be taken apart to find bad lines, before the rest fails.",
+)
+BATCHER_MAX_WORKER_DEATHS = _read(
+    "BATCHER_MAX_WORKER_DEATHS",
+    env.whole_number(1, 100),
+    default="5",
+    description="Workers that may die in a row while they prepare one batch, before it is taken apart.",
+)
 BATCHER_MAX_WAIT_SECONDS = _read(
     "BATCHER_MAX_WAIT_SECONDS",
     env.whole_number(0, 604_800),

@@ -28,6 +28,7 @@ Step = Callable[[Batch, datetime], None]
 
 LEASE = timedelta(minutes=1)
 """How long a step of a dead worker stays claimed."""
+_LONGEST_LEASE = timedelta(hours=1)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=15)
 
@@ -90,14 +91,23 @@ def claim(batches: models.QuerySet[Batch], *, now: datetime) -> Batch | None:
         if batch is None:
             return None
         batch.fence += 1
-        batch.next_attempt_at = now + LEASE
-        batch.save(update_fields=["fence", "next_attempt_at"])
+        batch.deaths += 1  # until the step has come to an end, whichever
+        batch.next_attempt_at = now + _lease(batch)
+        batch.save(update_fields=["fence", "deaths", "next_attempt_at"])
     return batch
+
+
+def _lease(batch: Batch) -> timedelta:
+    """Return how long the claim stands if its worker dies: longer with each that died at it before."""
+    doublings: int = 2 ** min(max(0, batch.deaths - 2), 10)
+    return min(LEASE * doublings, _LONGEST_LEASE)
 
 
 def guarded(step: Step, batch: Batch, now: datetime) -> None:
     """Take one step; what goes wrong waits on that batch, with its reason, and stops no other."""
     try:
+        if batch.deaths > 1:
+            note(batch, last_error=f"workers that died at this step, in a row: {batch.deaths - 1}")
         step(batch, now)
     except Stale:
         logger.info("claim lost", extra={"batch": batch.key})
@@ -107,6 +117,7 @@ def guarded(step: Step, batch: Batch, now: datetime) -> None:
     except Exception as error:
         logger.exception("step failed", extra={"batch": batch.key, "state": batch.state})
         postpone(batch, f"{type(error).__name__}: {error}", now)
+    Batch.objects.filter(pk=batch.pk, fence=batch.fence, deaths__gt=0).update(deaths=0)
 
 
 def postpone(batch: Batch, error: str, now: datetime, *, after_s: float | None = None) -> None:

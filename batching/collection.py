@@ -79,7 +79,7 @@ def _poll(batch: Batch, now: datetime, *, sweep: polling.Sweep) -> None:
         _back_off(batch, remote, facts, now)
     else:
         note(batch, **facts)
-        submission.fail(batch, _refusal(remote), now)
+        submission.refuse(batch, remote.errors, _refusal(remote), now)
 
 
 def _wait_for_answer(batch: Batch, error: ProviderError, now: datetime) -> None:

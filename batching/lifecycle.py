@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
-from django.db import connections, models, transaction
+from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 from django.utils import timezone
 from django_fsm import FSMField, TransitionNotAllowed, transition
 from django_fsm_log.decorators import fsm_log_by, fsm_log_description
@@ -392,24 +392,24 @@ def log_first_state(
     by: Actor,
     reason: str,
     now: datetime,
-    using: str = "default",
+    state: str = "",
 ) -> None:
     """Log the birth (nothing → first state) of every row that ``table_sql`` selects as ``(pk, state)``.
 
-    Call inside atomic, beside the insert.
+    ``state`` is where they were born, if not where others of their kind are. Call inside atomic, beside
+    the insert.
     """
-    state = str(cast(FSMField, model._meta.get_field("state")).default)
     log = LogRows(
         model,
         transition="accept",
-        target=state,
+        target=str(state or cast(FSMField, model._meta.get_field("state")).default),
         text=log_text(reason, by),
         user_id=by.user_id,
         at=now,
-        using=using,
+        using=DEFAULT_DB_ALIAS,
     )
     insert, log_params = log.insert_select(f"({table_sql})", born=True)
-    with connections[using].cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute(insert, [*log_params, *params])
 
 

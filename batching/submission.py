@@ -9,12 +9,14 @@ call is made while a transaction is open, none is repeated blindly.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from django.conf import settings
 from django.db import transaction
 
-from batching import admission, capacity, endings, inputfile
+from batching import admission, capacity, endings, inputfile, splitting
 from batching.claims import each, guarded, hold, note, pause, renewed
 from batching.gateway import connect, note_success, note_trouble
 from batching.lifecycle import Actor, BatchState, RequestState, move, move_many
@@ -25,6 +27,7 @@ from batching.providers.base import (
     ProviderError,
     QueueFull,
     RemoteBatch,
+    RemoteError,
     Source,
     TakesFiles,
     Trouble,
@@ -35,6 +38,8 @@ logger = logging.getLogger(__name__)
 _UPLOADER = Actor(name="upload")
 _SUBMITTER = Actor(name="submission")
 _REFUSALS_BEFORE_FAILING = 5
+_BAD_CONTENT = frozenset({400, 413, 422})
+"""HTTP statuses that may be owed to the lines that a call carried."""
 KEY, INTENT = "batcher_batch", "batcher_intent"
 """What we write on a provider batch: which batch of ours, and which of our intents to create it."""
 
@@ -55,6 +60,9 @@ def submit_due(now: datetime) -> int:
 
 
 def _upload(batch: Batch, now: datetime) -> None:
+    if batch.deaths > settings.BATCHER_MAX_WORKER_DEATHS:
+        refuse(batch, (), f"{batch.deaths - 1} workers in a row died over its file", now)
+        return
     provider = connect(batch.lane.account)
     file = inputfile.write(batch, provider)
     if file.lines == 0:
@@ -76,14 +84,19 @@ def _upload(batch: Batch, now: datetime) -> None:
     try:
         file_id = _upload_once(provider, batch, file.path, was_tried=was_tried)
     except ProviderError as error:
-        if error.trouble is Trouble.REFUSED and batch.tries + 1 >= _REFUSALS_BEFORE_FAILING:
-            fail(batch, f"the provider refuses its file: {error}", now)
-            return
-        raise
+        if error.trouble is not Trouble.REFUSED or _may_upload_again(batch):
+            raise
+        _refuse_call(batch, error, f"the provider refuses its file: {error}", now)
+        return
     finally:
         inputfile.discard(batch)
     note_success(batch.lane.account)
     _uploaded(batch, file, file_id, now)
+
+
+def _may_upload_again(batch: Batch) -> bool:
+    """True until a refusal is sure; a part of a refused batch is believed at once."""
+    return batch.origin_id is None and batch.tries + 1 < _REFUSALS_BEFORE_FAILING
 
 
 def _upload_once(provider: TakesFiles, batch: Batch, path: Path, *, was_tried: bool) -> str:
@@ -152,7 +165,7 @@ def _not_created(batch: Batch, error: ProviderError, now: datetime) -> None:
         note(batch, last_error=f"creation in doubt, looking for it: {error}"[:2000])
         return
     if error.trouble is Trouble.REFUSED:
-        fail(batch, f"the provider refuses it: {error}", now)
+        _refuse_call(batch, error, f"the provider refuses it: {error}", now)
         return
     if isinstance(error, QueueFull):
         capacity.refused(batch, now)
@@ -207,15 +220,33 @@ def intent(batch: Batch) -> str:
     return batch.create_started_at.isoformat() if batch.create_started_at else ""
 
 
-def fail(batch: Batch, reason: str, now: datetime, *, by: Actor = _SUBMITTER) -> None:
-    """Fail a batch and every request of it that still waits for an answer."""
+def _refuse_call(batch: Batch, error: ProviderError, reason: str, now: datetime) -> None:
+    """A call was refused: for the lines that it carried, or for something that parts would not mend."""
+    if error.status not in _BAD_CONTENT or batch.input_file_id:  # a file's lines are judged later
+        fail(batch, reason, now)
+        return
+    refuse(batch, (RemoteError(code=error.code, message=str(error)),), reason, now)
+
+
+def refuse(batch: Batch, errors: Sequence[RemoteError], reason: str, now: datetime) -> None:
+    """None of a batch was taken: send it again in parts, or fail it where that can't help."""
+    inputfile.discard(batch)
+    try:
+        splitting.take_apart(batch, errors, reason, now, by=_SUBMITTER)
+    except splitting.Whole as why:
+        code = next((error.code for error in errors if error.code), "batch_failed")
+        fail(batch, f"{reason}{why}", now, code=code)
+
+
+def fail(batch: Batch, reason: str, now: datetime, *, code: str = "batch_failed") -> None:
+    """Fail a batch and every request of it that still waits for an answer, with this code."""
     inputfile.discard(batch)
     with transaction.atomic():
         move(
             batch,
             "fail",
             reason=reason[:1000],
-            by=by,
+            by=_SUBMITTER,
             now=now,
             last_error=reason[:2000],
             next_attempt_at=None,
@@ -223,10 +254,10 @@ def fail(batch: Batch, reason: str, now: datetime, *, by: Actor = _SUBMITTER) ->
         failed = endings.end(
             Request.objects.filter(batch=batch).undecided(),
             "fail",
-            code="batch_failed",
+            code=code[:100],
             message=reason,
             now=now,
-            by=by,
+            by=_SUBMITTER,
         )
     logger.error(
         "batch failed", extra={"batch": batch.key, "requests": failed, "reason": reason[:200]}

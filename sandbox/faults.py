@@ -202,6 +202,8 @@ class RefuseLine(LineRule, kw_only=True, frozen=True, tag="refuse_line"):
     code: str = "invalid_request"
     message: str = "This line was refused (sandbox)."
     param: str | None = "body"
+    is_named: bool = True
+    """Say which line it was."""
 
 
 class FailLine(LineRule, kw_only=True, frozen=True, tag="fail_line"):

@@ -49,10 +49,13 @@ class Line(msgspec.Struct, kw_only=True):
 class LineRefusedError(Exception):
     """The line can't be part of a batch."""
 
-    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+    def __init__(
+        self, code: str, message: str, param: str | None = None, *, is_named: bool = True
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.param = param
+        self.is_named = is_named
 
 
 @dataclass(kw_only=True)
@@ -138,7 +141,10 @@ class Validator:
                 self._take(parse(number, raw), result)
             except LineRefusedError as refused:
                 result.error = BatchError(
-                    code=refused.code, message=str(refused), param=refused.param, line=number
+                    code=refused.code,
+                    message=str(refused),
+                    param=refused.param,
+                    line=number if refused.is_named else None,
                 )
                 return result
         if not result.total:
@@ -228,7 +234,7 @@ class Validator:
         subject = line_subject(line, model, self.endpoint, self.metadata)
         for rule in self.book.line_faults((RefuseLine,), subject, self.tally):
             if isinstance(rule, RefuseLine):
-                raise LineRefusedError(rule.code, rule.message, rule.param)
+                raise LineRefusedError(rule.code, rule.message, rule.param, is_named=rule.is_named)
 
 
 def line_subject(

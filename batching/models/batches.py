@@ -55,6 +55,14 @@ class Batch(BatchLifecycle):
     size_bytes = models.PositiveBigIntegerField(default=0)
     token_estimate = models.PositiveBigIntegerField(default=0)
 
+    # Parts of a batch that was refused as a whole.
+    origin = models.ForeignKey(
+        "self", models.SET_NULL, null=True, blank=True, related_name="parts", db_index=False
+    )
+    """The first batch that was refused, of which this one is a part."""
+    splits = models.PositiveIntegerField(default=0, db_default=0)
+    """How often it was taken apart, its parts and their parts included."""
+
     # The step at hand.
     next_attempt_at = models.DateTimeField(default=timezone.now, null=True, blank=True)
     """None: nothing is left to do."""
@@ -63,6 +71,8 @@ class Batch(BatchLifecycle):
     """Tries at the present step without success."""
     token_limit_tries = models.PositiveIntegerField(default=0)
     """How often the provider's queue was full; kept until there is progress."""
+    deaths = models.PositiveSmallIntegerField(default=0, db_default=0)
+    """How many workers in a row died at a step of it, the one that has it now counted among them."""
     wait_reason = models.CharField(max_length=300, blank=True)
     waiting_since = models.DateTimeField(null=True, blank=True)
     last_error = models.TextField(blank=True)
@@ -127,6 +137,12 @@ class Batch(BatchLifecycle):
             models.Index(fields=["lane", "state"], name="batch_lane_state"),
             # Lists by state, newest first.
             models.Index(fields=["state", "-id"], name="batch_state"),
+            # The parts of a batch that was refused.
+            models.Index(
+                fields=["origin"],
+                condition=models.Q(origin__isnull=False),
+                name="batch_origin",
+            ),
             # How many were created in the last hour.
             models.Index(
                 fields=["lane", "-create_started_at"],

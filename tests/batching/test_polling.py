@@ -83,19 +83,19 @@ def test_the_accounts_own_pace_comes_before_the_settings(batch, provider, settin
     assert again(batch).next_attempt_at - NOW == pytest.approx(slowest, rel=0.11)
 
 
-def test_a_batch_refused_at_validation_fails_with_its_requests(batch, requests, provider):
-    provider.refuse_batch(batch.provider_batch_id, "invalid_json_line")
+def test_a_batch_refused_for_what_all_share_fails_with_its_requests(batch, requests, provider):
+    provider.refuse_batch(batch.provider_batch_id, "model_not_found")
 
     collection.poll_due(NOW)
 
     assert again(batch).state == "failed"
-    assert again(batch).last_error == "the provider refused it: invalid_json_line: no"
+    assert again(batch).last_error == "the provider refused it: model_not_found: no"
     assert states_of(*requests) == ["failed"] * 3
 
 
 def test_requests_that_ended_before_are_left_alone_when_a_batch_fails(batch, requests, provider):
     Request.objects.filter(pk=requests[0].pk).update(state="delivered")
-    provider.refuse_batch(batch.provider_batch_id, "invalid_json_line")
+    provider.refuse_batch(batch.provider_batch_id, "model_not_found")
 
     collection.poll_due(NOW)
 

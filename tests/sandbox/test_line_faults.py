@@ -27,6 +27,15 @@ def test_a_line_is_refused_at_validation(drive: Driver, sandbox):
     )  # fmt: skip
 
 
+def test_a_line_is_refused_and_not_named(drive: Driver, sandbox):
+    sandbox.set_scenario(rule("refuse_line", match=ROW_2, is_named=False))
+
+    batch = drive.run(chat_lines(3))
+
+    assert batch.status == "failed"
+    assert [error.line for error in batch.errors.data] == [None]
+
+
 @pytest.mark.parametrize("match", [ROW_2, {"body": "Say 2"}, {"line": 2}, {"line": [2, 9]}])
 def test_lines_fail_by_pattern(drive: Driver, sandbox, match):
     sandbox.set_scenario(
