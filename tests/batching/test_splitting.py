@@ -9,7 +9,7 @@ import pytest
 
 from batching import collection, submission
 from batching.models import AuditEntry, Batch, Request
-from batching.providers.base import RemoteError, Status, Traits, Trouble
+from batching.providers.base import RemoteError, Status, Trouble
 from tests.batching.fake_provider import good, trouble
 from tests.batching.rows import NOW, a_batch, a_lane, a_request, log_of
 
@@ -146,7 +146,6 @@ def test_trouble_that_may_pass_sends_all_again_later(provider, lane):
 
 
 def test_a_call_that_carries_the_lines_is_taken_apart_too(provider, lane, monkeypatch):
-    provider.traits = Traits(tags_batches=True, answers_every_request=True)
     monkeypatch.setattr(submission, "TakesFiles", type(None))  # it is given no file
     requests = sent(lane, 4)
     provider.refuse("create", trouble(Trouble.REFUSED, "too large", status=413))
