@@ -206,6 +206,12 @@ BATCHER_MAX_WAIT_SECONDS = _read(
     default="3600",
     description="Seconds that a batch may build before it is sent.",
 )
+BATCHER_MAX_OVERTAKES = _read(
+    "BATCHER_MAX_OVERTAKES",
+    env.whole_number(0, 100_000),
+    default="20",
+    description="How often other batches may go in the stead of one that waits for room, before they wait for it.",
+)
 BATCHER_TOKEN_MARGIN_PERCENT = _read(
     "BATCHER_TOKEN_MARGIN_PERCENT",
     env.whole_number(0, 100),

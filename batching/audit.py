@@ -9,10 +9,11 @@ What the machine does by itself is in the transition log instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from django.db import transaction
@@ -98,17 +99,23 @@ def done(
 ) -> T:
     """Do ``deed(row, by=, reason=, now=)`` and record it in the same transaction.
 
+    What a partial of a deed holds by name is what was asked for beside the reason, and is recorded.
+
     A deed that calls a provider can have no transaction around it: that is recorded right after, and a
     process that dies in between leaves its move in the transition log alone.
     """
-    if calls_outside:
+    with nullcontext() if calls_outside else transaction.atomic():
         result = deed(row, by=by, reason=reason, now=now)
-        record(action, by=by, row=row, reason=reason)
-        return result
-    with transaction.atomic():
-        result = deed(row, by=by, reason=reason, now=now)
-        record(action, by=by, row=row, reason=reason)
+        record(action, by=by, row=row, reason=reason, after=_asked(deed))
     return result
+
+
+def _asked(deed: Callable[..., object]) -> Facts | None:
+    named = deed.keywords if isinstance(deed, partial) else {}
+    shown = {
+        name: name_of(value) if isinstance(value, Model) else value for name, value in named.items()
+    }
+    return shown or None
 
 
 def name_of(row: Model) -> str:

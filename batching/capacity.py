@@ -10,6 +10,8 @@ say how batches fared.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -30,6 +32,8 @@ _SHRINK, _GROW, _CLEAN_RUNS = 0.8, 1.25, 3
 _REFUSAL_REMEMBERED = timedelta(days=7)
 _BELOW_REFUSAL = 0.95
 _HOUR = timedelta(hours=1)
+_UNREAD = ("provider_object", "last_error")
+"""Big columns that nobody here asks for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +81,7 @@ def figures(lane: Lane) -> Figures:
 
 def held(lane: Lane) -> Held:
     """Return what the provider holds of the lane's account and model."""
-    return _held(
-        Batch.objects.held_by_provider().filter(
-            lane__account_id=lane.account_id, lane__model=lane.model
-        ),
-        _factor(_learned(lane)),
-    )
-
-
-def _held(batches: BatchQuerySet, factor: float) -> Held:
-    totals = batches.aggregate(
+    totals = holders(lane).aggregate(
         batches=Count("pk"),
         requests=Sum("request_count", default=0),
         tokens=Sum("token_estimate", default=0),
@@ -94,8 +89,14 @@ def _held(batches: BatchQuerySet, factor: float) -> Held:
     return Held(
         batches=totals["batches"],
         requests=totals["requests"],
-        tokens=math.ceil(totals["tokens"] * factor),
+        tokens=math.ceil(totals["tokens"] * _factor(_learned(lane))),
     )
+
+
+def holders(lane: Lane) -> BatchQuerySet:
+    """Return the batches that take up the queue of the lane's account and model, other endpoints' too."""
+    at_provider = Batch.objects.held_by_provider()
+    return at_provider.filter(lane__account_id=lane.account_id, lane__model=lane.model)
 
 
 def tokens_of(batch: Batch) -> int:
@@ -103,32 +104,96 @@ def tokens_of(batch: Batch) -> int:
     return math.ceil(batch.token_estimate * _factor(_learned(batch.lane)))
 
 
-def refusal(batch: Batch, now: datetime) -> str:
-    """Return why the provider has no room for the batch now; empty when it has. Read ``lane__account``.
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why there is no room for a batch, and with whom it competes for it."""
 
-    A batch that alone exceeds the limit goes when nothing else is there: the estimate may be wrong, and it
-    would wait for ever. Call it under the account's lock, or two may take the same room.
-    """
-    return _full(batch, now) or _no_tokens(batch)
+    reason: str
+    account: int | None = None
+    model: str | None = None
+    lane: int | None = None
+    """What is full: the account, its queue for one model, or one lane; one of the three."""
 
-
-def _full(batch: Batch, now: datetime) -> str:
-    lane, account = batch.lane, batch.lane.account
-    of_account = Batch.objects.held_by_provider().filter(lane__account=account)
-    limits = flight_limits(account)
-    of_lane = of_account.filter(lane=lane)
-    if lane.max_batches_in_flight and of_lane.count() >= lane.max_batches_in_flight:
-        return f"its lane may have {lane.max_batches_in_flight:,} batches at the provider, and has"
-    everything = _held(of_account, 1.0)
-    if account.max_batches_in_flight and everything.batches >= account.max_batches_in_flight:
-        return f"its account may have {account.max_batches_in_flight:,} batches at the provider, and has"
-    most = limits.requests_in_flight
-    if most and everything.batches and everything.requests + batch.request_count > most:
-        return (
-            f"waiting for {batch.request_count:,} of {most:,} requests that its account may have at the"
-            f" provider; {everything.requests:,} are there"
+    def concerns(self, batch: Batch) -> bool:
+        """Tell whether ``batch`` would take of the same room. Read its ``lane``."""
+        lane = batch.lane
+        return (self.account, self.model, self.lane) in (
+            (lane.account_id, None, None),
+            (None, lane.model, None),
+            (None, None, lane.pk),
         )
-    return _too_often(account, limits.creates_per_hour, now)
+
+
+class Room:
+    """What an account has at its provider, read once; it answers for any number of its batches.
+
+    Make it under the account's lock, or two may take the same room.
+    """
+
+    def __init__(self, account: Account, now: datetime) -> None:
+        self._account, self._limits = account, flight_limits(account)
+        self._too_often = _too_often(account, self._limits.creates_per_hour, now)
+        at_provider = Batch.objects.held_by_provider().filter(lane__account=account)
+        held = list(at_provider.order_by("pk").select_related("lane").defer(*_UNREAD))
+        self._batches, self._requests = len(held), sum(batch.request_count for batch in held)
+        self._of_lane = Counter(batch.lane_id for batch in held)
+        self._of_model: dict[str, list[Batch]] = {}
+        for batch in held:
+            self._of_model.setdefault(batch.lane.model, []).append(batch)
+        self._learned = {row.model: row for row in Capacity.objects.filter(account=account)}
+
+    def refusal(self, batch: Batch) -> Refusal | None:
+        """Return why the provider has no room for the batch now; None when it has. Read its ``lane``.
+
+        A batch that alone exceeds the limit goes when nothing else is there: the estimate may be wrong,
+        and it would wait for ever.
+        """
+        if reason := self._lane_is_full(batch.lane):
+            return Refusal(reason=reason, lane=batch.lane_id)
+        if reason := self._account_is_full(batch):
+            return Refusal(reason=reason, account=self._account.pk)
+        if reason := self._tokens_are_taken(batch):
+            return Refusal(reason=reason, model=batch.lane.model)
+        return None
+
+    def _lane_is_full(self, lane: Lane) -> str:
+        most = lane.max_batches_in_flight
+        if not most or self._of_lane[lane.pk] < most:
+            return ""
+        return f"its lane may have {most:,} batches at the provider, and has"
+
+    def _account_is_full(self, batch: Batch) -> str:
+        most = self._account.max_batches_in_flight
+        if most and self._batches >= most:
+            return f"its account may have {most:,} batches at the provider, and has"
+        most = self._limits.requests_in_flight
+        if most and self._batches and self._requests + batch.request_count > most:
+            return (
+                f"waiting for {batch.request_count:,} of {most:,} requests that its account may have at"
+                f" the provider; {self._requests:,} are there"
+            )
+        return self._too_often
+
+    def _tokens_are_taken(self, batch: Batch) -> str:
+        lane = batch.lane
+        learned = self._learned.get(lane.model) or Capacity(account=self._account, model=lane.model)
+        there, factor = self._of_model.get(lane.model, []), _factor(learned)
+        taken = math.ceil(sum(held.token_estimate for held in there) * factor)
+        wanted = math.ceil(batch.token_estimate * factor)
+        configured, source = configured_tokens(lane)
+        limit = _limit(learned, configured, is_operators=source != "table")
+        if not there or taken + wanted <= limit:
+            return ""
+        return (
+            f"waiting for {wanted:,} of {limit:,} enqueued tokens;"
+            f" {taken:,} are held by {_named(there)}"
+        )
+
+
+def _named(batches: Sequence[Batch]) -> str:
+    names = [str(batch.pk) for batch in batches[:3]]
+    others = " and others" if len(batches) > len(names) else ""
+    return f"batch{'es' if len(batches) > 1 else ''} {', '.join(names)}{others}"
 
 
 def _too_often(account: Account, most: int | None, now: datetime) -> str:
@@ -141,22 +206,6 @@ def _too_often(account: Account, most: int | None, now: datetime) -> str:
         return ""
     at = oldest + _HOUR
     return f"its account may create {most:,} batches an hour, and did; the next at {at:%H:%M} UTC"
-
-
-def _no_tokens(batch: Batch) -> str:
-    now_held = figures(batch.lane)
-    wanted, taken = tokens_of(batch), now_held.held.tokens
-    if not now_held.held.batches or taken + wanted <= now_held.limit:
-        return ""
-    others = Batch.objects.held_by_provider().filter(
-        lane__account_id=batch.lane.account_id, lane__model=batch.lane.model
-    )
-    names = [str(pk) for pk in others.order_by("pk").values_list("pk", flat=True)[:4]]
-    by = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
-    return (
-        f"waiting for {wanted:,} of {now_held.limit:,} enqueued tokens;"
-        f" {taken:,} are held by batch{'es' if len(names) > 1 else ''} {by}"
-    )
 
 
 def refused(batch: Batch, now: datetime) -> None:

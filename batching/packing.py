@@ -11,7 +11,7 @@ import logging
 from datetime import datetime
 
 from django.db import connection, transaction
-from django.db.models import Count, Exists, Min, OuterRef, Sum
+from django.db.models import Count, Exists, Max, Min, OuterRef, Sum
 
 from batching import endings
 from batching.lifecycle import CLOCK, Actor, BatchState, log_first_state, move
@@ -139,10 +139,14 @@ def recount(batch: Batch) -> None:
         size=Sum("size_bytes", default=0),
         tokens=Sum("token_estimate", default=0),
         first=Min("seal_by"),
+        priority=Max("priority", default=0),
     )
     batch.request_count, batch.size_bytes = held["count"], held["size"]
     batch.token_estimate, batch.seal_by = held["tokens"], held["first"]
-    batch.save(update_fields=["request_count", "size_bytes", "token_estimate", "seal_by"])
+    if not batch.is_priority_set:
+        batch.priority = held["priority"]
+    counted = ["request_count", "size_bytes", "token_estimate", "seal_by", "priority"]
+    batch.save(update_fields=counted)
 
 
 def _full(batch: Batch, limits: BatchLimits) -> str:

@@ -73,6 +73,10 @@ class Account(models.Model):
     """Signs what the provider sends to /hooks/openai; empty: nothing is taken for this account."""
     silent_since = models.DateTimeField(null=True, blank=True, editable=False)
     """Since when the provider answers no question about a batch; None: it does."""
+    paused_at = models.DateTimeField(null=True, blank=True, editable=False)
+    pause_reason = models.CharField(
+        max_length=300, blank=True, default="", db_default="", editable=False
+    )
     last_error = models.CharField(max_length=500, blank=True, editable=False)
     last_error_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -84,6 +88,13 @@ class Account(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def state(self) -> str:
+        """Whether batches may be started through it: ``open``, ``paused`` or ``off``."""
+        if not self.is_enabled:
+            return "off"
+        return "paused" if self.paused_at else "open"
 
     @property
     def is_sandbox(self) -> bool:
@@ -114,6 +125,11 @@ class Lane(models.Model):
         blank=True,
         help_text="Batches of this lane at the provider at once; empty: no limit.",
     )
+    paused_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """Since when none of its batches may be started; requests are taken and packed all the same."""
+    pause_reason = models.CharField(
+        max_length=300, blank=True, default="", db_default="", editable=False
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -123,6 +139,11 @@ class Lane(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model} {self.endpoint} · {self.account.name}"
+
+    @property
+    def state(self) -> str:
+        """Whether its batches may be started: ``open`` or ``paused``."""
+        return "paused" if self.paused_at else "open"
 
 
 class Capacity(models.Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 
 from django.db import models
@@ -13,6 +14,8 @@ from batching.models.keys import new_batch_key
 
 PROVIDER_HOLDS = (BatchState.SUBMITTING, BatchState.PROCESSING, BatchState.CANCELLING)
 """States in which the provider holds the batch, or may hold it."""
+IN_LINE = (BatchState.UPLOADING, BatchState.UPLOADED, BatchState.WAITING_FOR_CAPACITY)
+"""States in which a batch has a place in its lane: it is sealed, and not yet at the provider."""
 
 
 class BatchQuerySet(models.QuerySet["Batch"]):
@@ -27,6 +30,14 @@ class BatchQuerySet(models.QuerySet["Batch"]):
     def held_by_provider(self) -> BatchQuerySet:
         """Batches that take up the provider's queue, or may."""
         return self.filter(state__in=PROVIDER_HOLDS)
+
+    def in_order(self, overtakes: int) -> BatchQuerySet:
+        """First who goes first: promoted, overtaken ``overtakes`` times, by priority, rank and age."""
+        is_overdue = models.Case(
+            models.When(overtaken__gte=overtakes, then=models.Value(1)), default=models.Value(0)
+        )
+        promoted = models.F("promoted_at").asc(nulls_last=True)
+        return self.order_by(promoted, is_overdue.desc(), "-priority", "rank", "pk")
 
     def of_project(self, project_id: int) -> BatchQuerySet:
         """Batches that hold at least one request of this project."""
@@ -62,6 +73,21 @@ class Batch(BatchLifecycle):
     """The first batch that was refused, of which this one is a part."""
     splits = models.PositiveIntegerField(default=0, db_default=0)
     """How often it was taken apart, its parts and their parts included."""
+
+    # Its place in the lane.
+    priority = models.SmallIntegerField(default=0, db_default=0)
+    """The highest of its requests' when it was sealed, unless a person set it."""
+    is_priority_set = models.BooleanField(default=False, db_default=False)
+    rank = models.BigIntegerField(default=time.time_ns, db_default=0)
+    """Lower goes first: nanoseconds since 1970 when it was opened, so there is room between two for a third."""
+    overtaken = models.PositiveIntegerField(default=0, db_default=0)
+    """How many batches went in its stead while it waited for room."""
+    promoted_at = models.DateTimeField(null=True, blank=True)
+    """Since when it skips the order."""
+    paused_at = models.DateTimeField(null=True, blank=True)
+    """Since when it may not be started; it keeps its place."""
+    pause_reason = models.CharField(max_length=300, blank=True, default="", db_default="")
+    """Who paused it, and why."""
 
     # The step at hand.
     next_attempt_at = models.DateTimeField(default=timezone.now, null=True, blank=True)

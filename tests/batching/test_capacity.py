@@ -26,6 +26,11 @@ def waiting(in_lane, tokens=400, **fields):
     return held_batch(in_lane, tokens, BatchState.WAITING_FOR_CAPACITY, **fields)
 
 
+def refusal(batch, now):
+    found = capacity.Room(batch.lane.account, now).refusal(batch)
+    return found.reason if found else ""
+
+
 def answered(batch, estimate, real):
     request = a_request(batch=batch, lane=batch.lane, token_estimate=estimate)
     Answer.objects.create(request=request, attempt=1, batch=batch, line=b"{}", input_tokens=real)
@@ -35,7 +40,7 @@ def answered(batch, estimate, real):
 def test_what_the_provider_may_hold_takes_room(state):
     one = lane()
     held_batch(one, 700, state)
-    said = capacity.refusal(waiting(one, 400), NOW)
+    said = refusal(waiting(one, 400), NOW)
     assert said.startswith("waiting for 400 of 1,000 enqueued tokens; 700 are held by batch ")
 
 
@@ -43,7 +48,7 @@ def test_what_the_provider_may_hold_takes_room(state):
 def test_what_is_here_takes_no_room(state):
     one = lane()
     held_batch(one, 700, state)
-    assert capacity.refusal(waiting(one, 400), NOW) == ""
+    assert refusal(waiting(one, 400), NOW) == ""
 
 
 def test_lanes_of_one_model_share_their_room():
@@ -52,18 +57,18 @@ def test_lanes_of_one_model_share_their_room():
     other = Lane.objects.create(
         account=one.account, model=one.model, endpoint="/v1/embeddings", token_limit=1_000
     )
-    assert "700 are held" in capacity.refusal(waiting(other, 400), NOW)
+    assert "700 are held" in refusal(waiting(other, 400), NOW)
 
 
 def test_a_batch_larger_than_the_limit_goes_alone():
     one = lane()
-    assert capacity.refusal(waiting(one, 5_000), NOW) == ""
+    assert refusal(waiting(one, 5_000), NOW) == ""
 
 
 def test_a_lane_has_no_more_batches_than_it_may():
     one = lane(max_batches_in_flight=1)
     held_batch(one, 1)
-    assert "its lane may have 1 batches" in capacity.refusal(waiting(one, 1), NOW)
+    assert "its lane may have 1 batches" in refusal(waiting(one, 1), NOW)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +85,7 @@ def test_an_account_has_no_more_than_it_may(limits, said):
     one.account.refresh_from_db()
     started = {"create_started_at": NOW - timedelta(minutes=5)}
     held_batch(one, 1, request_count=10, **started)
-    assert said in capacity.refusal(waiting(one, 1, request_count=10), NOW)
+    assert said in refusal(waiting(one, 1, request_count=10), NOW)
 
 
 def test_an_hour_later_another_batch_may_be_created():
@@ -88,7 +93,7 @@ def test_an_hour_later_another_batch_may_be_created():
     Account.objects.filter(pk=one.account_id).update(max_creates_per_hour=1)
     one.account.refresh_from_db()
     held_batch(one, 1, create_started_at=NOW - timedelta(minutes=61))
-    assert capacity.refusal(waiting(one, 1), NOW) == ""
+    assert refusal(waiting(one, 1), NOW) == ""
 
 
 def test_a_refusal_lowers_the_limit_to_what_was_taken():
