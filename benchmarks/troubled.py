@@ -2,7 +2,7 @@
 
     python -m benchmarks.troubled --url http://127.0.0.1:8000 --key bm_live_… --count 5000
 
-The requests go to six places in equal parts: a receiver that refuses the first third of its messages and then
+The requests go to six places in equal parts: a receiver that answers 500 for its first minute and then
 recovers, one that hangs, one that says 410, one that is well, a RabbitMQ queue, and a queue that does not
 exist (the last two with RABBITMQ_URL). First the well ones have to get everything while the others fail, each
 for its own reason. Then the troubles are mended as an operator would mend them, and everything has to be
@@ -29,18 +29,19 @@ from aiohttp import web
 from benchmarks.mixed import Api
 
 _SAY = sys.stdout.write
-_REFUSED_PART = 0.3
+_REFUSES_FOR_S = 60.0
+"""By the clock: the breaker sends so few tries to a receiver that refuses that no count of them ends soon."""
 
 
 class Places:
     """Four receivers on 127.0.0.1: they count what they took, and misbehave until they are mended."""
 
-    def __init__(self, each: int) -> None:
+    def __init__(self) -> None:
         self.taken: dict[str, Counter[str]] = defaultdict(Counter)
         self.ids: dict[str, set[str]] = defaultdict(set)
         self.tries: Counter[str] = Counter()
         self.mended = threading.Event()
-        self._refused = int(each * _REFUSED_PART)
+        self._recovers_at = float("inf")
         self.base = ""
         self._ready = threading.Event()
         threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True).start()
@@ -60,7 +61,7 @@ class Places:
     async def _take(self, request: web.Request) -> web.Response:
         place, body = request.match_info["place"], json.loads(await request.read())
         self.tries[place] += 1
-        if place == "recovering" and self.tries[place] <= self._refused:
+        if place == "recovering" and self._is_refusing():
             return web.Response(status=500)
         if place == "gone" and not self.mended.is_set():
             return web.Response(status=410)
@@ -69,6 +70,11 @@ class Places:
             return web.Response(status=503)
         self.note(place, body["custom_id"], request.headers["webhook-id"])
         return web.Response()
+
+    def _is_refusing(self) -> bool:
+        now = time.monotonic()
+        self._recovers_at = min(self._recovers_at, now + _REFUSES_FOR_S)
+        return now < self._recovers_at
 
     def note(self, place: str, custom_id: str, message_id: str) -> None:
         """Count a result that arrived."""
@@ -119,7 +125,7 @@ class Drive:
     def __init__(self, options: argparse.Namespace) -> None:
         self._run = uuid.uuid4().hex[:8]
         self._api = Api(options.url, options.key)
-        self._places = Places(options.count // 6)
+        self._places = Places()
         self._queues = Queues(self._run, self._places)
         self._seconds = options.seconds
         self._deliveries = {
@@ -140,10 +146,11 @@ class Drive:
         self._mend()
         self._until("everyone has everything", lambda: not self._lacking(*self._deliveries))
         self._tell()
+        is_whole = not self._lacking(*self._deliveries)
         self._queues.close()
         twice = [one for one, ids in self._places.ids.items() if len(ids) != 1]
         _SAY(f"{len(twice)} results under more than one id\n")
-        return not twice and not self._lacking(*self._deliveries)
+        return is_whole and not twice
 
     def _post(self) -> None:
         lines = [
@@ -194,16 +201,27 @@ class Drive:
             self._queues.declare("missing")
         for name, place in self._destinations().items():
             if place["state"] == "disabled":
-                self._api.call(f"/api/destinations/{place['id']}/enable", b"{}")
+                self._api.call(
+                    f"/api/destinations/{place['id']}/enable",
+                    b"{}",
+                    content_type="application/json",
+                )
                 self._say(f"{name} enabled")
         self._redeliver()
 
     def _redeliver(self) -> None:
-        """Send again what was given up."""
-        dead = self._states()["delivery_failed"]
-        for custom_id in dead:
-            self._api.call(f"/api/requests/{custom_id}/redeliver", b"{}")
-        self._say(f"{len(dead):,} given up, sent again")
+        """Send again what was given up, place by place."""
+        self._say(f"{len(self._states()['delivery_failed']):,} given up")
+        for name, place in self._destinations().items():
+            order = {"filter": {"destination": place["id"]}, "reason": "the receiver was mended"}
+            told = self._api.call(
+                "/api/replays", json.dumps(order).encode(), content_type="application/json"
+            )
+            replay = json.loads(told)
+            while replay["state"] == "running":
+                time.sleep(0.25)
+                replay = json.loads(self._api.call(f"/api/replays/{replay['id']}"))
+            self._say(f"{name}: {replay['done']:,} of {replay['matched']:,} sent again")
 
     def _states(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = defaultdict(list)
