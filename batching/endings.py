@@ -28,15 +28,23 @@ def due_if_wanted(now: datetime) -> Any:
     )
 
 
-def answered(rows: models.QuerySet[Request], *, reason: str, now: datetime) -> int:
-    """Settle requests whose good answer is stored."""
+def answered(
+    rows: models.QuerySet[Request],
+    *,
+    reason: str,
+    now: datetime,
+    by: Actor = _COLLECTION,
+    **further: Any,
+) -> int:
+    """Settle requests whose good answer is stored; ``further`` fields are set as well."""
     changes = {
+        **further,
         "settled_at": Now(),
         "due_at": due_if_wanted(now),
         "error_code": "",
         "error_message": "",
     }
-    return move_many(rows, "answered", reason=reason, by=_COLLECTION, now=now, changes=changes)
+    return move_many(rows, "answered", reason=reason, by=by, now=now, changes=changes)
 
 
 def end(

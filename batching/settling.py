@@ -17,8 +17,9 @@ from django.conf import settings
 from django.db import connection, models
 from django.db.models import Count, Q
 from django.db.models.expressions import RawSQL
+from django.db.models.functions import Coalesce
 
-from batching import endings
+from batching import costs, endings
 from batching.lifecycle import Actor, RequestState, move
 from batching.models import Answer, Batch, Request
 from batching.providers.base import AnswerLine, Kind
@@ -41,9 +42,15 @@ _STAGED = {
     "cached_tokens": INTEGER,
     "output_tokens": INTEGER,
     "reasoning_tokens": INTEGER,
+    "cost_nano": INTEGER,
     "line": BYTES,
 }
 _GOOD, _BAD, _AGAIN = "good", "bad", "again"
+_SPENT = (
+    "COALESCE((SELECT s.cost_nano FROM answer_line s WHERE s.key = batching_request.key)"
+    " + COALESCE(batching_request.cost_nano, 0), batching_request.cost_nano)"
+)
+"""What a request has cost with this answer; an answer of unknown price adds nothing."""
 
 
 def answer_path(batch: Batch, file_id: str) -> Path:
@@ -75,12 +82,15 @@ def settle(batch: Batch, lines: list[AnswerLine], now: datetime) -> int:
     Call inside atomic. The first line of a request wins; a request that is settled stays as it is.
     """
     ours = [line for line in lines if _may_be_ours(line)]
-    stage("answer_line", _STAGED, _staged(ours), key="key")
+    tariff = costs.tariff(batch.lane, batch.create_started_at or now)
+    stage("answer_line", _STAGED, _staged(ours, tariff), key="key")
     unknown = len(lines) - len(ours) + _unknown_keys()
     _note_contradictions(batch, ours)
     _store_answers(batch, now)
+    _add_costs(batch)
     _note_errors(batch)
-    endings.answered(_answered_by(batch, _GOOD), reason="answered", now=now)
+    spent = RawSQL(_SPENT, ())  # noqa: S611  # a constant of ours
+    endings.answered(_answered_by(batch, _GOOD), reason="answered", now=now, cost_nano=spent)
     _fail(batch, now)
     _send_again(batch, now)
     if unknown:
@@ -94,7 +104,7 @@ def _may_be_ours(line: AnswerLine) -> bool:
     return key is not None and len(key) <= _LONGEST_KEY and "\x00" not in key
 
 
-def _staged(lines: list[AnswerLine]) -> Iterator[tuple[Any, ...]]:
+def _staged(lines: list[AnswerLine], tariff: costs.Tariff) -> Iterator[tuple[Any, ...]]:
     seen = set()
     for line in lines:
         if line.custom_id in seen:
@@ -111,6 +121,7 @@ def _staged(lines: list[AnswerLine]) -> Iterator[tuple[Any, ...]]:
             usage.cached_tokens if usage else None,
             usage.output_tokens if usage else None,
             usage.reasoning_tokens if usage else None,
+            costs.price(usage, tariff),
             line.raw,
         )
 
@@ -169,12 +180,28 @@ def _store_answers(batch: Batch, now: datetime) -> None:
         )
 
 
-def _note_errors(batch: Batch) -> None:
-    """Copy the error of each failed line to its request, where lists show and group it."""
+def _add_costs(batch: Batch) -> None:
+    """Add what the chunk's answers cost to the batch, while their requests are still open."""
     request = Request._meta.db_table
     with connection.cursor() as cursor:
         cursor.execute(
-            f"UPDATE {request} SET error_code = s.error_code, error_message = s.error_message"  # noqa: S608
+            f"SELECT SUM(s.cost_nano) FROM answer_line s JOIN {request} r ON r.key = s.key"  # noqa: S608
+            " WHERE r.batch_id = %s AND r.state = 'processing'",
+            [batch.pk],
+        )
+        spent = cursor.fetchone()[0]
+    if spent is not None:
+        so_far = Coalesce(models.F("cost_nano"), 0)
+        Batch.objects.filter(pk=batch.pk).update(cost_nano=so_far + int(spent))
+
+
+def _note_errors(batch: Batch) -> None:
+    """Copy the error of each failed line to its request, where lists show and group it, and add its cost."""
+    request = Request._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {request} SET error_code = s.error_code, error_message = s.error_message,"  # noqa: S608
+            f" cost_nano = COALESCE(s.cost_nano + COALESCE({request}.cost_nano, 0), {request}.cost_nano)"
             f" FROM answer_line s WHERE s.key = {request}.key AND s.verdict <> 'good'"
             f" AND {request}.batch_id = %s AND {request}.state = 'processing'",
             [batch.pk],

@@ -149,7 +149,16 @@ def groups(claims: Sequence[Claim]) -> Iterator[list[Claim]]:
         yield group
 
 
-_TOLD = ("key", "custom_id", "attempt", "replays", "state", "error_code", "error_message")
+_TOLD = (
+    "key",
+    "custom_id",
+    "attempt",
+    "replays",
+    "state",
+    "error_code",
+    "error_message",
+    "cost_nano",
+)
 """What of a request is told, or decides what is: its other columns are not read."""
 
 

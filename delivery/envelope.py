@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from batching.answerline import NULL, Members, members
+from batching.costs import dollars
 from batching.models import Answer, Request
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ class Envelope(msgspec.Struct, kw_only=True):
     outcome: str
     metadata: Raw
     usage: Usage | None
-    cost: None = None
+    cost: str | None = None
+    """In US$, as decimal digits, all attempts together; null where the price or the usage is unknown."""
 
 
 class ThinEnvelope(Envelope, kw_only=True):
@@ -115,6 +117,7 @@ def _envelope(request: Request, answer: Answer | None, metadata: bytes) -> Envel
         outcome=request.outcome,
         metadata=Raw(metadata),
         usage=_usage(answer),
+        cost=dollars(request.cost_nano),
     )
 
 

@@ -173,11 +173,11 @@ class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
         )}),
         ("Outcome", {"fields": (
             ("answered_count", "failed_count"), "ignored_lines",
-            ("input_tokens", "cached_tokens"), ("output_tokens", "reasoning_tokens"),
+            ("input_tokens", "cached_tokens"), ("output_tokens", "reasoning_tokens"), "cost",
         )}),
         ("The provider's own object", {"classes": ("collapse",), "fields": ("provider_json",)}),
     )  # fmt: skip
-    readonly_fields = ("badge", "requests", "size", "tokens", "error", "provider_json")
+    readonly_fields = ("badge", "requests", "size", "tokens", "cost", "error", "provider_json")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str
@@ -253,6 +253,11 @@ class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
     def age(self, batch: Batch) -> SafeString | str:
         """Time since its first request."""
         return shown.age(batch.created_at)
+
+    @admin.display(description="Cost")
+    def cost(self, batch: Batch) -> str:
+        """What its answers cost, in US$."""
+        return shown.money(batch.cost_nano)
 
     @admin.display(description="Last error")
     def error(self, batch: Batch) -> SafeString | str:

@@ -202,13 +202,13 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
             ("priority", "attempt"), ("seal_by", "deliver_by"), ("size", "tokens"),
         )}),
         ("Answer", {"fields": (
-            ("badge", "settled_at"), "error_code", "error",
+            ("badge", "settled_at"), "cost", "error_code", "error",
         )}),
         ("Delivery", {"fields": (
             "destination", ("due_at", "tries"), ("delivered_at", "dead_at"), "replays",
         )}),
     )  # fmt: skip
-    readonly_fields = ("badge", "size", "tokens", "error")
+    readonly_fields = ("badge", "size", "tokens", "cost", "error")
 
     def get_urls(self) -> list[URLPattern]:
         """Add the body and answer viewer, with a permission of its own."""
@@ -313,6 +313,11 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
         """Estimated tokens of its input, margin included."""
         counted = shown.number(row.token_estimate)
         return counted if row.is_token_exact else f"{counted}, guessed"
+
+    @admin.display(description="Cost")
+    def cost(self, row: Request) -> str:
+        """What its answers cost, in US$."""
+        return shown.money(row.cost_nano)
 
     @admin.display(description="Error")
     def error(self, row: Request) -> SafeString | str:

@@ -13,6 +13,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.http import urlencode
 
+from batching.costs import dollars
+
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
@@ -68,6 +70,12 @@ def size(size_bytes: int | None) -> str:
 def number(value: int | None) -> str:
     """Return a whole number with commas, or a dash."""
     return NOTHING if value is None else f"{value:,}"
+
+
+def money(nano: int | None) -> str:
+    """Return an amount of nano-dollars in US$, or a dash."""
+    amount = dollars(nano)
+    return NOTHING if amount is None else f"$ {amount}"
 
 
 def cut(text: str, most: int = CUT_AT) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 from django.db import models
-from django.db.models import Count, Q
+from django.db.models import Count, Q, Sum
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
@@ -32,6 +32,7 @@ from batching.api.shapes import (
     SubmissionDetail,
     SubmissionPage,
 )
+from batching.costs import dollars
 from batching.lifecycle import BatchState, RequestState
 from batching.models import Batch, Request, Submission
 from batching.models.projects import Scope
@@ -93,8 +94,13 @@ def show_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpRespo
     """Show one batch, and how far your requests in it are."""
     row = _find(caller, batch_id)
     mine = Request.objects.filter(batch=row, project=caller.project)
+    requests, cost = _by_state(mine)
     shown = shapes.batch_detail(
-        row, why=explain_batch(row, timezone.now()), requests=_by_state(mine), log=history(row)
+        row,
+        why=explain_batch(row, timezone.now()),
+        requests=requests,
+        cost=cost,
+        log=history(row),
     )
     return render(msgspec.json.encode(shown))
 
@@ -107,9 +113,13 @@ def _find(caller: Caller, batch_id: str) -> Batch:
     return row
 
 
-def _by_state(rows: models.QuerySet[Request]) -> dict[str, int]:
-    counted = rows.order_by().values_list("state").annotate(count=Count("pk"))
-    return {state: count for state, count in counted}  # noqa: C416  # dict() of it is untyped
+def _by_state(rows: models.QuerySet[Request]) -> tuple[dict[str, int], str | None]:
+    """Count requests by state, and add up what they cost."""
+    grouped = rows.order_by().values("state").annotate(count=Count("pk"), cost=Sum("cost_nano"))
+    counted = list(grouped)
+    known = [int(each["cost"]) for each in counted if each["cost"] is not None]
+    states = {each["state"]: each["count"] for each in counted}
+    return states, dollars(sum(known)) if known else None
 
 
 def _to_steer(caller: Caller, batch_id: str) -> Batch:
@@ -225,7 +235,8 @@ def show_submission(request: HttpRequest, caller: Caller, submission_id: str) ->
     if row is None:
         raise not_found("submission")
     requests = Request.objects.filter(submission=row)
-    detail = shapes.submission_detail(row, _by_state(requests), _progress(requests))
+    states, cost = _by_state(requests)
+    detail = shapes.submission_detail(row, states, _progress(requests), cost)
     return render(msgspec.json.encode(detail))
 
 

@@ -30,6 +30,7 @@ _NO_TOKENS: Final = Usage(
     input_tokens=None, cached_tokens=None, output_tokens=None, reasoning_tokens=None
 )
 _TOKENS: Final = Usage(input_tokens=12, cached_tokens=0, output_tokens=3, reasoning_tokens=0)
+_COST: Final = "0.0000018"
 _RESPONSE: Final = Raw(
     b'{"status_code":200,"request_id":"req_8c1","body":{"id":"resp_1","model":"gpt-4o-mini",'
     b'"output":[{"type":"message","role":"assistant","content":[{"type":"output_text","text":"Hello"}]}]}}'
@@ -43,6 +44,7 @@ _RESULT: Final = Envelope(
     outcome="succeeded",
     metadata=Raw(b'{"customer":"42"}'),
     usage=_TOKENS,
+    cost=_COST,
 )
 _SEALED: Final = shapes.Transition(
     at=_LATER, transition="seal", from_state="building", to_state="uploading", by=None,
@@ -79,7 +81,7 @@ _DETAIL: Final = shapes.RequestDetail(
     answer=_RESPONSE,
     error=Raw(b"null"),
     usage=_TOKENS,
-    cost=None,
+    cost=_COST,
     attempts=[
         shapes.DeliveryAttempt(
             number=1, outcome="success", status=200, detail="", answer="ok", is_replay=False,
@@ -149,6 +151,7 @@ OF_TYPE: Final[dict[Any, Struct]] = {
             why="The provider works on it.",
             requests={"processing": 1},
             usage=_NO_TOKENS,
+            cost=None,
             answered_count=None,
             failed_count=None,
             transitions=[_SEALED],
@@ -162,6 +165,7 @@ OF_TYPE: Final[dict[Any, Struct]] = {
                 total=2, packed=2, sent=2, answered=0, failed=0, to_deliver=0, delivered=0,
                 delivery_failed=0,
             ),
+            cost=None,
         ),
         LeasedResults(
             lease=_LEASE,
@@ -205,7 +209,7 @@ OF_MEDIA_TYPE: Final[dict[str, Any]] = {
     "text/html": "<!doctype html>",
     "text/plain": "batcher_deliveries_due 0\n",
     "text/csv": "custom_id,outcome,status_code,response,error,input_tokens,cached_tokens,output_tokens,"
-    'reasoning_tokens,metadata\r\ninvoice-17,succeeded,200,"{""id"":""resp_1""}",,12,0,3,0,{}\r\n',
+    'reasoning_tokens,cost,metadata\r\ninvoice-17,succeeded,200,"{""id"":""resp_1""}",,12,0,3,0,0.0000018,{}\r\n',
 }
 """Of answers that no type of ours describes."""
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 from django_fsm_log.models import StateLog
 from msgspec import Raw
 
-from batching import answerline, audit, steering
+from batching import answerline, audit, costs, steering
 from batching.api import shapes
 from batching.api.auth import Caller
 from batching.api.errors import not_found
@@ -172,7 +172,7 @@ def _detail(row: Request) -> RequestDetail:
         answer=members.response,
         error=_error(row, members),
         usage=shapes.usage(answer) if answer else None,
-        cost=None,
+        cost=costs.dollars(row.cost_nano),
         attempts=shapes.attempts(attempts),
         transitions=shapes.transitions(history(row)),
         created_at=row.created_at,

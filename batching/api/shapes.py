@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from decimal import Decimal
 
 from django_fsm_log.models import StateLog
 from msgspec import Raw, Struct, structs
@@ -145,7 +144,8 @@ class RequestDetail(Struct, frozen=True):
     error: Raw
     """The provider's error, as it came, or ours; null when there is none."""
     usage: Usage | None
-    cost: Decimal | None
+    cost: str | None
+    """In US$, as decimal digits, all attempts together; null where the price or the usage is unknown."""
     attempts: list[DeliveryAttempt]
     """Newest first, at most 100."""
     transitions: list[Transition]
@@ -212,6 +212,8 @@ class BatchDetail(BatchSummary, frozen=True):
     requests: dict[str, int]
     """Your requests in it, by state."""
     usage: Usage
+    cost: str | None
+    """Of your requests in it, so far, in US$; null while nothing of a known price is answered."""
     answered_count: int | None
     failed_count: int | None
     transitions: list[Transition]
@@ -270,6 +272,8 @@ class SubmissionDetail(SubmissionSummary, frozen=True):
     requests: dict[str, int]
     """Its requests, by state."""
     progress: Progress
+    cost: str | None
+    """So far, in US$; null while nothing of a known price is answered."""
 
 
 def request_summary(row: Request) -> RequestSummary:
@@ -366,7 +370,12 @@ def batch_summary(row: Batch) -> BatchSummary:
 
 
 def batch_detail(
-    row: Batch, *, why: str, requests: Mapping[str, int], log: Iterable[StateLog]
+    row: Batch,
+    *,
+    why: str,
+    requests: Mapping[str, int],
+    cost: str | None,
+    log: Iterable[StateLog],
 ) -> BatchDetail:
     """Return a batch with what was asked beside it."""
     return BatchDetail(
@@ -374,6 +383,7 @@ def batch_detail(
         why=why,
         requests=dict(requests),
         usage=usage(row),
+        cost=cost,
         answered_count=row.answered_count,
         failed_count=row.failed_count,
         transitions=transitions(log),
@@ -393,8 +403,8 @@ def submission_summary(row: Submission) -> SubmissionSummary:
 
 
 def submission_detail(
-    row: Submission, requests: Mapping[str, int], progress: Progress
+    row: Submission, requests: Mapping[str, int], progress: Progress, cost: str | None
 ) -> SubmissionDetail:
     """Return a submission with the counts of its requests."""
     summary = structs.asdict(submission_summary(row))
-    return SubmissionDetail(**summary, requests=dict(requests), progress=progress)
+    return SubmissionDetail(**summary, requests=dict(requests), progress=progress, cost=cost)

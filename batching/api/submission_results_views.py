@@ -34,7 +34,7 @@ _ROWS = 500
 _RAW = ("response", "error", "metadata")
 _COLUMNS = (
     "custom_id", "outcome", "status_code", "response", "error", "input_tokens", "cached_tokens",
-    "output_tokens", "reasoning_tokens", "metadata",
+    "output_tokens", "reasoning_tokens", "cost", "metadata",
 )  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet may take for the beginning of a formula (OWASP, CSV injection)."""
@@ -48,6 +48,7 @@ class _Delivered(Struct):
     response: Raw
     error: Raw
     metadata: Raw
+    cost: str | None
     usage: Usage | None
 
 
@@ -209,6 +210,7 @@ def _cells(line: bytes) -> tuple[Any, ...]:
         usage.cached_tokens,
         usage.output_tokens,
         usage.reasoning_tokens,
+        result.cost,
         _json(result.metadata),
     )
 

@@ -128,6 +128,8 @@ class Batch(BatchLifecycle):
     cached_tokens = models.PositiveBigIntegerField(null=True, blank=True)
     output_tokens = models.PositiveBigIntegerField(null=True, blank=True)
     reasoning_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    cost_nano = models.PositiveBigIntegerField(null=True, blank=True)
+    """What its answers cost, in nano-dollars, as they are settled; None: unknown."""
 
     # What became of its requests, frozen when it ends.
     answered_count = models.PositiveIntegerField(null=True, blank=True)

@@ -194,6 +194,8 @@ class Request(RequestLifecycle):
     """When its end, good or bad, was known."""
     error_code = models.CharField(max_length=100, blank=True)
     error_message = models.CharField(max_length=500, blank=True)
+    cost_nano = models.PositiveBigIntegerField(null=True, blank=True)
+    """What its answers cost so far, all attempts together, in nano-dollars; None: unknown."""
 
     # Delivery of its result.
     due_at = models.DateTimeField(null=True, blank=True)

@@ -159,11 +159,14 @@ def usage_of(value: object) -> Usage | None:
     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     fresh, written, read = (_tokens(value.get(name)) for name in names)
     details = tolerant.mapping(value.get("output_tokens_details"))
+    kept = tolerant.mapping(value.get("cache_creation"))
     return Usage(
         input_tokens=None if fresh is None else fresh + (written or 0) + (read or 0),
         cached_tokens=read,
         output_tokens=_tokens(value.get("output_tokens")),
         reasoning_tokens=_tokens(details.get("thinking_tokens")),
+        written_tokens=written,
+        written_long_tokens=_tokens(kept.get("ephemeral_1h_input_tokens")),
     )
 
 

@@ -106,6 +106,10 @@ class Usage:
     cached_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
+    written_tokens: int | None = None
+    """Part of the input that went to a cache, where the provider bills that."""
+    written_long_tokens: int | None = None
+    """Part of those: kept for an hour, which costs more."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from tests.batching.rows import (
     a_batch,
     a_batch_at_provider,
     a_destination,
+    a_lane,
     a_request,
     log_of,
     states_of,
@@ -64,6 +65,18 @@ def test_each_request_gets_its_answer_whatever_the_order(batch, requests, keys, 
     assert [bytes(Answer.objects.get(request=r).line) for r in requests] == lines
     answer = Answer.objects.first()
     assert (answer.status_code, answer.input_tokens, answer.output_tokens) == (200, 3, 5)
+
+
+def test_what_answers_cost_is_on_their_requests_and_together_on_the_batch(provider):
+    lane = a_lane("gpt-4o-mini")
+    batch, requests = a_batch_at_provider(provider, lane=lane)
+    Request.objects.filter(pk=requests[1].pk).update(cost_nano=1_000)  # of an earlier attempt
+
+    collect(provider, batch, output=[good(r.key) for r in requests[:2]] + [bad(requests[2].key)])
+
+    each = 3 * 75 + 5 * 300  # $ 0.15 and $ 0.60 a million tokens, half of it in batches
+    assert [again(r).cost_nano for r in requests] == [each, each + 1_000, None]
+    assert again(batch).cost_nano == 2 * each
 
 
 def test_results_with_a_destination_are_due_at_once_and_others_wait_to_be_pulled(

@@ -195,7 +195,7 @@ def test_what_the_cache_took_is_part_of_the_input():
     usage = {"input_tokens": 9, "cache_creation_input_tokens": 100, "output_tokens": 4}
 
     assert usage_of(usage | {"cache_read_input_tokens": 300}) == Usage(
-        input_tokens=409, cached_tokens=300, output_tokens=4
+        input_tokens=409, cached_tokens=300, output_tokens=4, written_tokens=100
     )
-    assert usage_of(usage) == Usage(input_tokens=109, output_tokens=4)
+    assert usage_of(usage) == Usage(input_tokens=109, output_tokens=4, written_tokens=100)
     assert usage_of({"input_tokens": "many"}) == Usage()
