@@ -15,7 +15,7 @@ import msgspec
 from django.db.models import F, QuerySet
 from django.db.models.functions import Length
 
-from batching import answerline
+from batching import answerline, pages
 from batching.answerline import Members
 from batching.lifecycle import BAD_ENDS, RequestState
 from batching.models import Answer, ClientFile, Request
@@ -43,14 +43,12 @@ def lines(submission_id: int, side: str) -> Iterator[bytes]:
 def answers(submission_id: int, states: Iterable[str]) -> Iterator[tuple[Request, bytes | None]]:
     """Yield its requests in those states with the line that answers each, in the order of the input."""
     rows = Request.objects.filter(submission=submission_id, state__in=list(states))
-    last = 0
-    while page := list(rows.filter(pk__gt=last).order_by("pk").only(*_SHOWN)[:_PAGE_ROWS]):
+    for page in pages.in_order(rows.only(*_SHOWN), _PAGE_ROWS):
         for group in _groups(page):
             found = dict(_answers_to(group).values_list("request_id", "line"))
             for row in group:
                 line = found.get(row.pk)
                 yield row, None if line is None else bytes(line)
-        last = page[-1].pk
 
 
 def _answers_to(rows: list[Request]) -> QuerySet[Answer]:

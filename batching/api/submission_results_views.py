@@ -17,6 +17,7 @@ from django.db.models import Max, Min, QuerySet
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from msgspec import Raw, Struct
 
+from batching import pages
 from batching.api.auth import Caller
 from batching.api.errors import not_found
 from batching.api.operations import NDJSON, Answer, Link, Parameter, operation, wrong_parameter
@@ -176,11 +177,10 @@ def _end(submission: Submission, rows: QuerySet[Request], *, is_partial: bool) -
 
 def _found(rows: QuerySet[Request], after: int, last: int) -> Iterator[bytes]:
     """Yield each result, some hundred rows at a time."""
-    rows = rows.filter(settled_at__isnull=False, pk__lte=last).order_by("pk")
-    while part := list(rows.filter(pk__gt=after)[:_ROWS]):
+    rows = rows.filter(settled_at__isnull=False, pk__lte=last)
+    for part in pages.in_order(rows, _ROWS, after=after):
         for _, line in results.lines(part):
             yield line
-        after = part[-1].pk
 
 
 def _as_ndjson(found: Iterator[bytes]) -> Iterator[bytes]:
