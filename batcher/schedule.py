@@ -119,6 +119,12 @@ PERIODIC: tuple[Periodic, ...] = (
         description="Drops answers that were kept a day for calls with an Idempotency-Key.",
     ),
     Periodic(
+        name="analyze",
+        task="batching.tasks.analyze",
+        every=timedelta(seconds=15),
+        description="Lets PostgreSQL count again tables that have grown much, so that its plans fit them.",
+    ),
+    Periodic(
         name="send",
         task="delivery.tasks.send",
         every=timedelta(seconds=2),

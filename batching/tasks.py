@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from batching import adoption, clientbatch, clientfiles, closing, collection, packing, submission
+from batching import (
+    adoption,
+    clientbatch,
+    clientfiles,
+    closing,
+    collection,
+    packing,
+    planner,
+    submission,
+)
 from batching.models import KeptAnswer
 from batching.ticks import ring, tick
 
@@ -82,3 +91,9 @@ def tidy(*, rung: bool = False) -> None:
 def forget_answers(*, rung: bool = False) -> None:
     """Drop kept answers that are a day old."""
     tick("forget_answers", KeptAnswer.objects.prune, rung=rung)
+
+
+@shared_task
+def analyze(*, rung: bool = False) -> None:
+    """Keep fresh what the database's planner knows of our tables."""
+    tick("analyze", lambda _now: planner.analyze_grown(), rung=rung)
