@@ -1,4 +1,4 @@
-"""What is deleted when its time is over: attempts, events, refused messages, queues that nobody reads any more.
+"""What is deleted when its time is over: attempts, replays, events, refused messages, queues that nobody reads.
 
 The clock calls ``sweep``. Rows go oldest first, some at a time, so a table of any size holds up nobody. Ids
 rise with time, so the oldest rows stand at the table's beginning and no index on a time is needed.
@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db.models import Exists, Model, OuterRef
 
 from delivery.event_models import Event, EventDelivery
-from delivery.models import Attempt, IntakeStatus, Rejection
+from delivery.models import Attempt, IntakeStatus, Rejection, Replay
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ def sweep(now: datetime) -> int:
             logger.info("old rows deleted", extra={"table": model.__name__, "rows": count})
         gone += count
     gone += _forget_events(now - _days("EVENTS"))
+    gone += _forget_replays(now - _days("ATTEMPTS"))
     silent = IntakeStatus.objects.filter(seen_at__lt=now - _days("REJECTIONS"))
     return gone + silent.delete()[0]
 
@@ -51,6 +52,14 @@ def _forget_events(before: datetime) -> int:
     old = Event.objects.filter(~Exists(waiting), created_at__lt=before).order_by("pk")
     ids = list(old.values_list("pk", flat=True)[:_AT_ONCE])
     Event.objects.filter(pk__in=ids).delete()
+    return len(ids)
+
+
+def _forget_replays(before: datetime) -> int:
+    """Delete old replays that have ended; what they did stands in the audit log."""
+    old = Replay.objects.filter(ended_at__lt=before).order_by("pk")
+    ids = list(old.values_list("pk", flat=True)[:_AT_ONCE])
+    Replay.objects.filter(pk__in=ids).delete()
     return len(ids)
 
 

@@ -1,11 +1,15 @@
-"""A TCP proxy before a broker whose connections a test can cut."""
+"""A TCP proxy before a broker whose connections a test can cut, and whose confirms it can lose."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from urllib.parse import urlsplit
+
+_ACK = bytes([0, 60, 0, 80])
+"""basic.ack in a frame (AMQP 0-9-1, class 60, method 80)."""
 
 
 class Proxy:
@@ -19,6 +23,7 @@ class Proxy:
         port = self._listener.getsockname()[1]
         self.url = f"amqp://{login}@127.0.0.1:{port}{parts.path}"
         self.opened = 0
+        self.loses_confirms = False
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -37,17 +42,29 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                broker = socket.create_connection(self._broker)
+                try:
+                    broker = socket.create_connection(self._broker)
+                except OSError:  # it is away; so are we, to this one
+                    client.close()
+                    continue
                 self.opened += 1
                 self._open += [client, broker]
-                for source, target in ((client, broker), (broker, client)):
-                    threading.Thread(target=_copy, args=(source, target), daemon=True).start()
+                threading.Thread(target=_copy, args=(client, broker), daemon=True).start()
+                threading.Thread(target=self._answer, args=(broker, client), daemon=True).start()
+
+    def _answer(self, broker: socket.socket, client: socket.socket) -> None:
+        _copy(broker, client, is_lost=lambda piece: self.loses_confirms and _ACK in piece)
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
+def _copy(
+    source: socket.socket,
+    target: socket.socket,
+    is_lost: Callable[[bytes], bool] = lambda _piece: False,
+) -> None:
     with contextlib.suppress(OSError):
         while piece := source.recv(65536):
-            target.sendall(piece)
+            if not is_lost(piece):
+                target.sendall(piece)
     for end in (source, target):
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)

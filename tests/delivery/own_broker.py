@@ -31,6 +31,7 @@ class OwnBroker:
 
     def __init__(self, folder: Path, server: str) -> None:
         self._folder, self._server = folder, server
+        self._control = str(Path(server).with_name("rabbitmqctl"))
         self._port, self._distribution_port, self._names_port = _free_ports(3)
         self.url = f"amqp://guest:guest@127.0.0.1:{self._port}/"
         (folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self._port}\n")
@@ -63,6 +64,16 @@ class OwnBroker:
         """Stop and start."""
         self.stop()
         self.start()
+
+    def control(self, *command: str) -> None:
+        """Run ``rabbitmqctl`` with these words on the node; takes some seconds."""
+        subprocess.run(
+            [self._control, *command],
+            env=self._environment(),
+            capture_output=True,
+            timeout=_START_WITHIN_S,
+            check=True,
+        )
 
     def close(self) -> None:
         """End all that was started."""

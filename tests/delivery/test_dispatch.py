@@ -101,7 +101,13 @@ def test_nothing_is_sent_to_a_held_destination(held):
     assert receiver.connections == 0
 
 
-def test_a_receiver_that_hangs_does_not_slow_down_another():
+async def dripping(visit):
+    await visit.request()
+    await visit.drip([b"HTTP/1.1 200 OK\r\n", *[b"x"] * 3000])
+
+
+@pytest.mark.parametrize("slowly", [hanging, dripping], ids=["hangs", "drips headers"])
+def test_a_receiver_that_keeps_us_waiting_does_not_slow_down_another(slowly):
     arrived = []
 
     async def noting(visit):
@@ -109,7 +115,7 @@ def test_a_receiver_that_hangs_does_not_slow_down_another():
             arrived.append(time.monotonic())
             await visit.say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
-    with listening(hanging) as stuck, listening(noting) as well:
+    with listening(slowly) as stuck, listening(noting) as well:
         slow, quick = at(stuck, timeout_s=1), at(well)
         for destination in (slow, quick) * 30:
             a_result(destination, **due_now())

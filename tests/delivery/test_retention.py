@@ -9,7 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from delivery import retention
-from delivery.models import Attempt, IntakeStatus, Rejection
+from delivery.models import Attempt, IntakeStatus, Rejection, Replay
 from tests.batching.rows import NOW, a_destination, a_request
 
 pytestmark = pytest.mark.django_db
@@ -53,6 +53,18 @@ def test_refused_messages_and_silent_queues_have_days_of_their_own(settings):
 
     assert list(Rejection.objects.all()) == [young]
     assert IntakeStatus.objects.get().queue == "read"
+
+
+def test_replays_go_once_they_have_ended_for_as_long_as_attempts_are_kept(settings):
+    settings.BATCHER_KEEP_ATTEMPTS_DAYS = 30
+    fields = {"per_second": 1, "created_at": NOW - 90 * DAY}
+    Replay.objects.create(state="done", ended_at=NOW - 31 * DAY, **fields)
+    young = Replay.objects.create(state="stopped", ended_at=NOW - 29 * DAY, **fields)
+    slow = Replay.objects.create(**fields)
+
+    assert retention.sweep(NOW) == 1
+
+    assert set(Replay.objects.all()) == {young, slow}
 
 
 def test_one_that_is_old_among_young_ones_is_found_with_the_first_of_them(monkeypatch):

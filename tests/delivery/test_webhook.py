@@ -340,11 +340,13 @@ class TestFailures:
         assert outcome.address == "127.0.0.1"
         assert "hidden" not in outcome.detail
 
-    @pytest.mark.parametrize("kind", ["unknown", "empty", "slow"])
+    @pytest.mark.parametrize("kind", ["unknown", "failing", "empty", "slow"])
     def test_a_name_that_cannot_be_resolved_is_a_dns_error(self, kind):
         async def lookup(host):
             if kind == "unknown":
                 raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            if kind == "failing":
+                raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
             if kind == "slow":
                 await asyncio.sleep(60)
             return []
