@@ -58,6 +58,7 @@ NAVIGATION = [
         "Delivery",
         _page("Destinations", "batching.destination", "pin_drop"),
         _page("Attempts", "delivery.attempt", "local_shipping"),
+        _page("Replays", "delivery.replay", "replay"),
         _page("Events", "delivery.eventdelivery", "campaign"),
         _page("Subscriptions", "delivery.eventsubscription", "notifications"),
     ),

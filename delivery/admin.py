@@ -16,7 +16,7 @@ from batching.admin import searching, shown
 from batching.admin.payloads import PAYLOAD_PERMISSION
 from batching.admin.rows import MachineRows
 from batching.templatetags.badges import BAD, GOOD, QUIET, WARNING, badge, outcome_badge
-from delivery import event_admin  # noqa: F401  # registers its pages
+from delivery import event_admin, replay_admin  # noqa: F401  # they register their pages
 from delivery.models import Attempt, IntakeStatus, Rejection
 
 if TYPE_CHECKING:

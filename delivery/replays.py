@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
@@ -44,6 +45,8 @@ _CHUNK_S: Final = 4.0
 """A chunk is what may go in this time, twice the clock's step; more is never caught up on."""
 _MOST_AT_ONCE: Final = 1_000
 _MOST_TRIES: Final = 20
+_LOOK_S: Final = 4.0
+_SAMPLES: Final = 5
 
 Text = Annotated[str, Meta(max_length=512)]
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -152,6 +155,39 @@ def _some(rows: QuerySet[Any], member: str, value: str) -> list[int]:
     return ids
 
 
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a replay would mean, if it began now."""
+
+    matched: int
+    is_all: bool
+    """Off: looking took too long, and there may be more than ``matched``."""
+    samples: Sequence[Request]
+    """The first few of them."""
+
+
+def look(which: Which, *, project: Project | None, only_failed: bool) -> Look:
+    """Count what a filter means, window by window, for some seconds at most.
+
+    Raises Unknown. Refused when everything ever delivered is asked for.
+    """
+    _demand_bounds(which, only_failed=only_failed)
+    chosen = matching(which, project=project, only_failed=only_failed)
+    place, highest = _bounds(which, chosen, only_failed=only_failed)
+    until, matched, first = time.monotonic() + _LOOK_S, 0, list[int]()
+    place -= 1
+    while place < highest and time.monotonic() < until:
+        end = min(place + _WINDOW, highest)
+        window = chosen.filter(pk__gt=place, pk__lte=end)
+        matched += window.order_by().count()
+        if len(first) < _SAMPLES:
+            ids = window.order_by("pk").values_list("pk", flat=True)
+            first += ids[: _SAMPLES - len(first)]
+        place = end
+    samples = Request.objects.filter(pk__in=first).select_related("destination").order_by("pk")
+    return Look(matched=matched, is_all=place >= highest, samples=list(samples))
+
+
 def start(
     which: Which,
     *,
@@ -166,10 +202,7 @@ def start(
 
     Raises Unknown. Refused when everything ever delivered is asked for, and when enough replays run already.
     """
-    if not only_failed and which == Which():
-        raise Refused(
-            "filter_missing", "say which results: all that were ever delivered is too much"
-        )
+    _demand_bounds(which, only_failed=only_failed)
     chosen = matching(which, project=project, only_failed=only_failed)
     running = Replay.objects.filter(project=project, state=Replay.State.RUNNING)
     if running.count() >= MOST_RUNNING:
@@ -192,6 +225,22 @@ def start(
     )
     logger.info("replay started", extra={"replay": replay.key, "by": by.name})
     return replay
+
+
+def _demand_bounds(which: Which, *, only_failed: bool) -> None:
+    if not only_failed and which == Which():
+        raise Refused(
+            "filter_missing", "say which results: all that were ever delivered is too much"
+        )
+
+
+def facts_of(replay: Replay) -> dict[str, Any]:
+    """Return what the audit log keeps of an order."""
+    return {
+        "filter": replay.filter,
+        "only_failed": replay.only_failed,
+        "per_second": replay.per_second,
+    }
 
 
 def _bounds(which: Which, chosen: QuerySet[Request], *, only_failed: bool) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownF
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from batching import audit
-from batching.admin import searching, shown
+from batching.admin import replay_orders, searching, shown
 from batching.admin.moves import Move, MovesAdmin
 from batching.admin.rows import ModelForm, OurAdmin
 from batching.admin.secrets import shown_once
@@ -97,6 +97,17 @@ MOVES = (
         act=destinations.enable,
         states=frozenset({"disabled"}),
         icon="restart_alt",
+    ),
+    Move(
+        name="redeliver",
+        label="Redeliver…",
+        effect="Results of some time are sent here again, in the background.",
+        permission=replay_orders.ORDER,
+        act=replay_orders.order_at,
+        page=replay_orders.order_at,
+        states=_PRESENT,
+        icon="outbox",
+        is_for_one=True,
     ),
     Move(
         name="rotate",
@@ -270,6 +281,7 @@ class DestinationAdmin(MovesAdmin[Destination], OurAdmin[Destination]):
                 "row": row,
                 "standing": standing.of(row, now=timezone.now()),
                 "attempts": self.waiting(row),
+                "given_up_url": shown.list_of("batching.request", given_up_at=row.key),
             }
             extra_context = {**(extra_context or {}), **figures}
         return super().change_view(request, object_id, form_url, extra_context)

@@ -78,6 +78,8 @@ class Move:
     """Asks for more than a reason."""
     is_for_one: bool = False
     """Offered on a row's page only: what it answers can't be told of many."""
+    page: Callable[..., HttpResponse] | None = None
+    """Called with ``(admin, request, row)`` instead of the confirmation and ``act``: asks for itself, does it itself."""
     calls_outside: bool = False
     """It asks a provider, so no transaction may be open around it."""
 
@@ -200,6 +202,8 @@ class MovesAdmin(OurAdmin[Row], Generic[Row]):
         row = self.row_at(request, object_id)
         if row is None:
             raise Http404(f"no {self.opts.verbose_name} {unquote(object_id)}")
+        if move.page is not None:
+            return move.page(self, request, row)
         pk = row.pk
         if reason := self._confirmed_reason(request, move):
             self._tell(request, _carried(request, move, [row], reason))

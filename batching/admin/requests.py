@@ -9,19 +9,20 @@ from django import forms
 from django.contrib import admin
 from django.urls import path
 from django.utils import timezone
-from unfold.contrib.filters.admin import (
-    ChoicesDropdownFilter,
-    DropdownFilter,
-    RelatedDropdownFilter,
-    TextFilter,
-)
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from batching import steering
-from batching.admin import searching, shown
+from batching.admin import replay_orders, searching, shown
 from batching.admin.history import history_of
 from batching.admin.moves import Move, MovesAdmin, ReasonForm, sources_of
 from batching.admin.payloads import PAYLOAD_PERMISSION, payload_view, raw_view
+from batching.admin.request_filters import (
+    BatchFilter,
+    DueFilter,
+    GivenUpFilter,
+    SubmissionFilter,
+)
 from batching.admin.rows import MachineRows
 from batching.lifecycle import BAD_ENDS, RequestState
 from batching.models import Destination, Project, Request
@@ -127,55 +128,6 @@ MOVES = (
 )
 
 
-class BatchFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
-    """Requests of one batch, by its number or key."""
-
-    title = "batch (number or key)"
-    parameter_name = "batch"
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
-        """Keep the requests of the batch that was named; none when it is no batch's name."""
-        term = (self.value() or "").strip()
-        if not term:
-            return queryset
-        named = searching.number_is(term, "batch_id") or searching.key_is(term, "bat", "batch__key")
-        return queryset.filter(named) if named is not None else queryset.none()
-
-
-class SubmissionFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
-    """Requests of one submission, by its key."""
-
-    title = "submission (key)"
-    parameter_name = "submission"
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
-        """Keep the requests of the submission that was named."""
-        term = (self.value() or "").strip()
-        if not term:
-            return queryset
-        named = searching.key_is(term, "sub", "submission__key")
-        return queryset.filter(named) if named is not None else queryset.none()
-
-
-class DueFilter(DropdownFilter):  # type: ignore[misc]  # the theme carries no types
-    """Requests whose result is to be sent."""
-
-    title = "delivery"
-    parameter_name = "due"
-
-    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
-        """Offer what the index on due times serves."""
-        return [("now", "due now"), ("later", "due later")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
-        """Keep the requests that are due at that time."""
-        if self.value() == "now":
-            return queryset.filter(due_at__lte=timezone.now())
-        if self.value() == "later":
-            return queryset.filter(due_at__gt=timezone.now())
-        return queryset
-
-
 @admin.register(Request)
 class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
     """Made by clients and the machine, moved by operators."""
@@ -192,10 +144,12 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
         BatchFilter,
         SubmissionFilter,
         DueFilter,
+        GivenUpFilter,
     )
     search_fields = ("custom_id",)
     search_help_text = "custom_id, its beginning (abc*), or a key (req_…)"
     change_form_outer_before_template = "batcher/admin/_request_head.html"
+    list_before_template = "batcher/admin/_requests_head.html"
     fieldsets = (
         ("Request", {"fields": (
             "custom_id", ("key", "project"), ("lane", "batch"), ("submission", "created_at"),
@@ -211,9 +165,15 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
     readonly_fields = ("badge", "size", "tokens", "cost", "error")
 
     def get_urls(self) -> list[URLPattern]:
-        """Add the body and answer viewer, with a permission of its own."""
+        """Add the order of a replay, and the body and answer viewer, with permissions of their own."""
         wrap = self.admin_site.admin_view
         return [
+            path(
+                "replay/",
+                wrap(replay_orders.order_listed),
+                {"request_admin": self},
+                name="batching_request_replay",
+            ),
             path(
                 "<path:object_id>/payload/",
                 wrap(payload_view),
@@ -228,6 +188,13 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
             ),
             *super().get_urls(),
         ]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Offer to send again what is listed to those who may."""
+        may = {"may_replay": request.user.has_perm(replay_orders.ORDER)}
+        return super().changelist_view(request, {**(extra_context or {}), **may})
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Request], search_term: str

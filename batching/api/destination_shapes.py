@@ -137,6 +137,16 @@ class DestinationPage(Struct, frozen=True):
     next_cursor: str | None
 
 
+class Cause(Struct, frozen=True):
+    """How the last try of some results that were given up ended."""
+
+    outcome: str
+    """Empty: their attempts are not kept any more."""
+    status: int | None
+    """HTTP status, when there was one."""
+    count: int
+
+
 class Health(Struct, frozen=True):
     """How it stands, in figures."""
 
@@ -147,6 +157,8 @@ class Health(Struct, frozen=True):
     oldest_due_at: datetime | None
     given_up: int
     """Results whose delivery was given up; redeliver them when the receiver is well."""
+    given_up_causes: list[Cause]
+    """The same results by how their last try ended, the most frequent first."""
     in_flight_limit: int
     """Tries that may be under way now."""
     recent_tries: int
@@ -243,6 +255,9 @@ def detail_facts(row: Destination, standing: Standing) -> dict[str, Any]:
             waiting=standing.waiting,
             oldest_due_at=standing.oldest_due_at,
             given_up=standing.given_up,
+            given_up_causes=[
+                Cause(outcome=c.outcome, status=c.status, count=c.count) for c in standing.causes
+            ],
             **{f: getattr(standing.health, f) for f in _OF_TRIES},
         ),
     }

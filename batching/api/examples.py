@@ -104,7 +104,8 @@ _CRM_DETAIL: Final[dict[str, Any]] = {
     "timeout_s": None, "max_in_flight": 8, "max_per_second": None, "max_inline_bytes": None,
     "secret_hint": "…9aZk", "previous_secret_until": None, "paused_at": None, "disabled_at": None,
     "health": destinations.Health(
-        sentence="", waiting=0, oldest_due_at=None, given_up=0, in_flight_limit=8,
+        sentence="", waiting=0, oldest_due_at=None, given_up=2, in_flight_limit=8,
+        given_up_causes=[destinations.Cause(outcome="http_status", status=500, count=2)],
         recent_tries=12, recent_failures=0, failures_in_row=0, failing_since=None,
         last_success_at=_LATER, last_failure_at=None, last_failure="",
     ),

@@ -7,7 +7,7 @@ Decides what a key may order: what its project sent, and what was delivered alre
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from django.db import transaction
@@ -125,7 +125,8 @@ def start_replay(request: HttpRequest, caller: Caller) -> HttpResponse:
         except Unknown as problem:
             pointer = f"/filter/{problem.member}"
             raise Invalid(VALIDATION_ERROR, problem.detail, pointer) from problem
-        audit.record("replay.start", by=caller.actor, row=row, reason=sent.reason, after=_told(row))
+        audit.record("replay.start", by=caller.actor, row=row, reason=sent.reason,
+                     after=replays.facts_of(row))  # fmt: skip
     return render(msgspec.json.encode(_shown(row)), 202)
 
 
@@ -138,10 +139,6 @@ def _confirm(sent: NewReplay) -> None:
         if sent.only_failed:
             rule = "must be false while only_failed is true"
         raise Invalid(VALIDATION_ERROR, f"include_delivered {rule}", "/include_delivered")
-
-
-def _told(row: Replay) -> dict[str, Any]:
-    return {"filter": row.filter, "only_failed": row.only_failed, "per_second": row.per_second}
 
 
 @operation(

@@ -44,8 +44,11 @@ _LOOKS: dict[str, tuple[str, str]] = {
     "paused": (WARNING, "pause_circle"),
     "disabled": (BAD, "block"),
     "deleted": (QUIET, "delete"),
+    "running": (BUSY, "autorenew"),
+    "done": (GOOD, "check_circle"),
+    "stopped": (QUIET, "stop_circle"),
 }
-"""Words that batches and requests share look the same for both; the last are destinations'."""
+"""Words that batches and requests share look the same for both; the last are destinations' and replays'."""
 
 
 @register.simple_tag

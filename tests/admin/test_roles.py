@@ -7,7 +7,8 @@ from django.urls import reverse
 
 from batching.admin import batches, destinations, requests
 from batching.models import ApiKey, Batch, Flag
-from delivery.models import Attempt
+from delivery import replay_admin
+from delivery.models import Attempt, Replay
 from tests.admin.conftest import ROLES
 from tests.batching.rows import (
     a_batch,
@@ -31,6 +32,7 @@ PAGES = {
     "batching_flag": LOOK,
     "delivery_attempt": LOOK,
     "delivery_rejection": LOOK,
+    "delivery_replay": LOOK,
     "delivery_eventdelivery": LOOK,
     "delivery_eventsubscription": LOOK,
     "delivery_intakestatus": LOOK,
@@ -48,6 +50,7 @@ ADDS = {
     "batching_lane": set(),
     "delivery_attempt": set(),
     "delivery_rejection": set(),
+    "delivery_replay": set(),
     "delivery_intakestatus": set(),
     "django_fsm_log_statelog": set(),
     "batching_flag": {"operator", "admin", "root"},
@@ -86,11 +89,13 @@ MOVES = [
     *(("batching_batch", move) for move in batches.MOVES),
     *(("batching_request", move) for move in requests.MOVES),
     *(("batching_destination", move) for move in destinations.MOVES),
+    *(("delivery_replay", move) for move in replay_admin.MOVES),
 ]
 ROWS = {
     "batching_batch": a_batch,
     "batching_request": a_request,
     "batching_destination": a_destination,
+    "delivery_replay": lambda: Replay.objects.create(per_second=1),
 }
 OPERATES = {"operator", "admin", "root"}
 
@@ -123,6 +128,17 @@ def test_each_move_on_many_rows_is_for_those_who_may_make_it(as_, role, page, mo
 
     is_offered = role in allowed and not move.is_for_one
     assert (b"Kept in the history" in shown.content) == is_offered
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_a_list_shows_is_sent_again_by_those_who_operate(as_, role):
+    client = as_(role)
+    url = reverse("admin:batching_request_replay")
+    listed = client.get(reverse("admin:batching_request_changelist"))
+
+    assert client.get(url).status_code == expected(role, OPERATES)
+    assert client.post(url, {"sent": "failed"}).status_code == expected(role, OPERATES)
+    assert (url.encode() in listed.content) == (role in OPERATES)
 
 
 @pytest.mark.parametrize(("role", "buttons"), [("viewer", False), ("operator", True)])

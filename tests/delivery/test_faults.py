@@ -10,6 +10,7 @@ from datetime import timedelta
 from ipaddress import ip_network
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
@@ -216,7 +217,8 @@ def test_a_secret_that_is_rotated_between_two_tries_signs_the_second_one_first()
         place = place_at(receiver, 1)
         old = place.secret
         dispatch.send_due()
-        new = destinations.rotate_secret(place, now=timezone.now())
+        with transaction.atomic():
+            new = destinations.rotate_secret(place, now=timezone.now())
         end_waits()
         dispatch.send_due()
 
@@ -285,7 +287,8 @@ def test_a_place_that_is_disabled_while_results_wait_holds_them_and_sends_them_o
             until(lambda: states(place)["processed"] == 198, "the others to be given back")
             gate.open()
         assert dispatch.send_due() == 0
-        destinations.enable(place, by=BY, reason="well again", now=timezone.now())
+        with transaction.atomic():
+            destinations.enable(place, by=BY, reason="well again", now=timezone.now())
         while dispatch.send_due():
             pass
 
@@ -297,10 +300,11 @@ def test_a_place_that_is_disabled_while_results_wait_holds_them_and_sends_them_o
 def test_a_place_with_results_is_not_deleted_and_what_ends_after_its_deletion_is_held():
     place = a_destination()
     a_result(place)
-    with pytest.raises(Refused):
+    with pytest.raises(Refused), transaction.atomic():
         destinations.delete(place, by=BY, reason="old", now=timezone.now())
     Request.objects.update(due_at=None, state="delivered")
-    destinations.delete(place, by=BY, reason="old", now=timezone.now())
+    with transaction.atomic():
+        destinations.delete(place, by=BY, reason="old", now=timezone.now())
     late = a_result(place)
 
     assert dispatch.send_due() == 0

@@ -1,0 +1,192 @@
+"""The filters of the list of requests, and what a list that they narrowed means to a replay.
+
+An index serves each of them. ``which_listed`` turns a list's address into the filter of a replay; what it can't
+say exactly it refuses, so that never more is sent again than was seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from django.utils import timezone
+from unfold.contrib.filters.admin import DropdownFilter, TextFilter
+
+from batching.admin import searching
+from batching.models import Batch, Destination, Project, Request
+from batching.steering import Refused
+from delivery.redelivery import ENDED
+from delivery.replays import Which
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from django.db.models import QuerySet
+    from django.http import HttpRequest
+
+_KEY_LENGTH: Final = 36
+_PLACE_OF_LIST: Final = frozenset({"p", "all", "o", "_changelist_filters"})
+"""Parameters of a list's address that say where one looks, not what is listed."""
+
+
+class BatchFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
+    """Requests of one batch, by its number or key."""
+
+    title = "batch (number or key)"
+    parameter_name = "batch"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
+        """Keep the requests of the batch that was named; none when it is no batch's name."""
+        term = (self.value() or "").strip()
+        if not term:
+            return queryset
+        named = searching.number_is(term, "batch_id") or searching.key_is(term, "bat", "batch__key")
+        return queryset.filter(named) if named is not None else queryset.none()
+
+
+class SubmissionFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
+    """Requests of one submission, by its key."""
+
+    title = "submission (key)"
+    parameter_name = "submission"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
+        """Keep the requests of the submission that was named."""
+        term = (self.value() or "").strip()
+        if not term:
+            return queryset
+        named = searching.key_is(term, "sub", "submission__key")
+        return queryset.filter(named) if named is not None else queryset.none()
+
+
+class GivenUpFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
+    """Requests whose delivery to one destination was given up."""
+
+    title = "given up at (destination's key or name)"
+    parameter_name = "given_up_at"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
+        """Keep the dead letters of the destination that was named."""
+        term = (self.value() or "").strip()
+        if not term:
+            return queryset
+        named = searching.key_is(term, "dst", "key")
+        places = (
+            Destination.objects.filter(named) if named else Destination.objects.filter(name=term)
+        )
+        ids = list(places.values_list("pk", flat=True))
+        return queryset.filter(destination_id__in=ids, dead_at__isnull=False)
+
+
+class DueFilter(DropdownFilter):  # type: ignore[misc]  # the theme carries no types
+    """Requests whose result is to be sent, or was given up."""
+
+    title = "delivery"
+    parameter_name = "due"
+
+    def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
+        """Offer what the indexes on due and dead ones serve."""
+        return [("now", "due now"), ("later", "due later"), ("never", "given up")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
+        """Keep the requests that are due at that time."""
+        if self.value() == "now":
+            return queryset.filter(due_at__lte=timezone.now())
+        if self.value() == "later":
+            return queryset.filter(due_at__gt=timezone.now())
+        if self.value() == "never":
+            return queryset.filter(dead_at__isnull=False)
+        return queryset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """What a list of requests shows, as a replay understands it."""
+
+    which: Which
+    project: Project | None
+    """None: of every project."""
+    only_failed: bool
+    """The list shows nothing but what was given up."""
+
+
+def which_listed(asked: Mapping[str, str]) -> Listed:
+    """Return what the list with these parameters shows. Refused when a replay can't mean just that."""
+    given = {name: term.strip() for name, term in asked.items() if name not in _PLACE_OF_LIST}
+    given = {name: term for name, term in given.items() if term}
+    project = _project(given.pop("project__id__exact", ""))
+    is_dead = _is_given_up(given.pop("due", ""))
+    place = given.pop("given_up_at", "")
+    members: dict[str, str] = {
+        **_searched(given.pop("q", ""), project),
+        **_state(given.pop("state__exact", "")),
+        **_batch(given.pop("batch", "")),
+        **_whole_key("submission", "sub", given.pop("submission", "")),
+        **({"destination": place} if place else {}),
+    }
+    if given:
+        raise Refused("unknown_filter", f"the list is narrowed by {', '.join(sorted(given))} too")
+    try:
+        which = msgspec.convert(members, Which)
+    except msgspec.ValidationError as problem:
+        raise Refused("unknown_filter", str(problem)) from problem
+    return Listed(which=which, project=project, only_failed=is_dead or bool(place))
+
+
+def _project(term: str) -> Project | None:
+    if not term:
+        return None
+    number = searching.number_is(term)
+    found = Project.objects.filter(number).first() if number is not None else None
+    if found is None:
+        raise Refused("unknown_project", f"there is no project {term}")
+    return found
+
+
+def _is_given_up(term: str) -> bool:
+    if term in ("now", "later"):
+        raise Refused("nothing_to_do", "what is due is sent by itself")
+    return term == "never"
+
+
+def _state(term: str) -> dict[str, str]:
+    if term and term not in ENDED:
+        raise Refused("nothing_to_do", f"a request that is {term} has no result to be sent again")
+    return {"state": term} if term else {}
+
+
+def _batch(term: str) -> dict[str, str]:
+    number = searching.number_is(term)
+    if term and number is not None:
+        key = Batch.objects.filter(number).values_list("key", flat=True).first()
+        if key is None:
+            raise Refused("unknown_batch", f"there is no batch {term}")
+        return {"batch": key}
+    return _whole_key("batch", "bat", term)
+
+
+def _whole_key(member: str, prefix: str, term: str) -> dict[str, str]:
+    """Take a key; the list takes the beginning of one for all that begin so."""
+    if term and (not term.startswith(f"{prefix}_") or len(term) != _KEY_LENGTH):
+        raise Refused("unknown_filter", f"name the {member} by its whole key ({prefix}_…)")
+    return {member: term} if term else {}
+
+
+def _searched(term: str, project: Project | None) -> dict[str, str]:
+    """Take what was searched for as the list does: a key, a custom_id, or the beginning of one."""
+    if not term:
+        return {}
+    named = searching.key_is(term, "req")
+    if named is not None and Request.objects.filter(named).exists():
+        raise Refused("unknown_filter", "one request is redelivered on its own page")
+    if not term.endswith("*"):
+        return {"custom_id": term}
+    if term == "*":
+        return {}
+    return {"q": term[:-1]}
+
+
+__all__ = [
+    "BatchFilter", "DueFilter", "GivenUpFilter", "Listed", "SubmissionFilter", "which_listed",
+]  # fmt: skip
