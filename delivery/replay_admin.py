@@ -50,7 +50,7 @@ class ReplayAdmin(MovesAdmin[Replay], MachineRows[Replay]):
     """Ordered from a destination, a list of requests or the API; carried out by the clock."""
 
     moves = MOVES
-    list_display = ("key", "badge", "progress", "meant", "pace", "ordered_by", "reason", "age")
+    list_display = ("key", "badge", "progress", "in_short", "pace", "why", "age")
     list_display_links = ("key",)
     list_select_related = ("project",)
     list_filter = (("state", ChoicesDropdownFilter), ("project", RelatedDropdownFilter))
@@ -84,7 +84,7 @@ class ReplayAdmin(MovesAdmin[Replay], MachineRows[Replay]):
         """Show a replay; to htmx, its progress alone, and that there is no more to come."""
         context = {**(extra_context or {})}
         if (row := self.row_at(request, object_id)) is not None:
-            context |= {"row": row, "why": explain(row, timezone.now())}
+            context |= {"row": row, "why": explain(row, timezone.now()), "figures": _figures(row)}
         is_part = bool(getattr(request, "htmx", False)) and row is not None
         if is_part and self.has_view_permission(request, row):
             status = None if row is None or row.is_running else STOP_POLLING
@@ -102,7 +102,7 @@ class ReplayAdmin(MovesAdmin[Replay], MachineRows[Replay]):
     def progress(self, row: Replay) -> SafeString | str:
         """How many are due again by now, how many were not to be, how many are left."""
         if row.matched is None:
-            return f"counting, {row.counted:,} so far"
+            return f"counting, {row.counted:,} so far" if row.is_running else "not counted"
         if not row.matched:
             return "nothing matched"
         return shown.progress(row.done, row.skipped, total=row.matched)
@@ -111,6 +111,19 @@ class ReplayAdmin(MovesAdmin[Replay], MachineRows[Replay]):
     def meant(self, row: Replay) -> str:
         """Its filter, in words."""
         return str(replays.which_of(row))
+
+    @admin.display(description="Results")
+    def in_short(self, row: Replay) -> str:
+        """The beginning of that, keys cut."""
+        words = [word if len(word) <= 16 else f"{word[:12]}…" for word in self.meant(row).split()]
+        return shown.cut_short(" ".join(words), 40)
+
+    @admin.display(description="Why")
+    def why(self, row: Replay) -> SafeString:
+        """The reason that was given, and by whom."""
+        return shown.two_lines(
+            shown.cut_short(row.reason, 40), shown.cut_short(self.ordered_by(row), 40)
+        )
 
     @admin.display(description="Sends again")
     def sent(self, row: Replay) -> str:
@@ -136,6 +149,19 @@ class ReplayAdmin(MovesAdmin[Replay], MachineRows[Replay]):
     def age(self, row: Replay) -> SafeString | str:
         """Time since it was ordered."""
         return shown.age(row.created_at)
+
+
+def _figures(row: Replay) -> list[tuple[str, str]]:
+    """Return what a page shows of a replay's progress, with names."""
+    matched = f"{row.counted:,} so far" if row.matched is None else f"{row.matched:,}"
+    return [
+        ("Matched", matched),
+        ("Sent again", f"{row.done:,}"),
+        ("Skipped", f"{row.skipped:,}"),
+        ("At most a second", f"{row.per_second:g}"),
+        ("Next step (UTC)", f"{row.next_step_at:%H:%M:%S}" if row.is_running else shown.NOTHING),
+        ("Ended (UTC)", f"{row.ended_at:%Y-%m-%d %H:%M:%S}" if row.ended_at else shown.NOTHING),
+    ]
 
 
 def explain(row: Replay, now: datetime) -> str:

@@ -26,7 +26,7 @@ from unfold.widgets import (
 from batching import audit
 from batching.admin import shown
 from batching.admin.moves import ReasonForm
-from batching.admin.request_filters import which_listed
+from batching.admin.request_filters import Listed, which_listed
 from batching.lifecycle import Actor
 from batching.steering import Refused
 from delivery import replays
@@ -74,7 +74,7 @@ class TermsForm(forms.Form):
         label="Results a second",
         min_value=SLOWEST,
         max_value=FASTEST,
-        initial=USUAL_PER_SECOND,
+        initial=f"{USUAL_PER_SECOND:g}",
         widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"}),
         help_text=f"{SLOWEST:g} to {FASTEST:,.0f}. New results go on flowing beside it.",
     )
@@ -107,13 +107,16 @@ class _Order:
     project: Project | None
     only_failed: bool
     """The filter means nothing else: not asked for."""
+    meant: str
+    """Which results, in words."""
     back: str
 
 
 def order_at(model_admin: ModelAdmin[Any], request: HttpRequest, row: Destination) -> HttpResponse:
     """Order a replay of one destination's results."""
     which, back = Which(destination=row.key), shown.page_of(row)
-    order = _Order(which=which, project=row.project, only_failed=False, back=back)
+    meant = f"Results that go to {row} ({row.key})."
+    order = _Order(which=which, project=row.project, only_failed=False, meant=meant, back=back)
     return _page(model_admin, request, order)
 
 
@@ -128,7 +131,11 @@ def order_listed(request: HttpRequest, request_admin: ModelAdmin[Any]) -> HttpRe
         messages.error(request, f"What is listed can't be sent again as a whole: {refusal.detail}.")
         return HttpResponseRedirect(back)
     order = _Order(
-        which=listed.which, project=listed.project, only_failed=listed.only_failed, back=back
+        which=listed.which,
+        project=listed.project,
+        only_failed=listed.only_failed,
+        meant=_meant(listed),
+        back=back,
     )
     return _page(request_admin, request, order)
 
@@ -139,7 +146,7 @@ def _page(model_admin: ModelAdmin[Any], request: HttpRequest, order: _Order) -> 
         **model_admin.admin_site.each_context(request),
         "opts": model_admin.opts,
         "title": "Redeliver",
-        "meant": _meant(order),
+        "meant": order.meant,
         "terms": terms,
         "back": order.back,
     }
@@ -197,9 +204,7 @@ def _start(request: HttpRequest, which: Which, *, reason: str, **terms: Any) -> 
     return row
 
 
-def _meant(order: _Order) -> str:
-    """Return which results are meant, in words."""
-    words = str(order.which)
-    whose = f" of project {order.project}" if order.project else " of every project"
-    given_up = ", given up" if order.only_failed else ""
-    return f"Results{whose}: {words}{given_up}."
+def _meant(listed: Listed) -> str:
+    whose = f"project {listed.project}" if listed.project else "every project"
+    given_up = ", given up" if listed.only_failed else ""
+    return f"Results of {whose}: {listed.which}{given_up}."

@@ -85,6 +85,11 @@ def cut(text: str, most: int = CUT_AT) -> str:
     return f"{text[:most]}… ({len(text) - most:,} more characters)"
 
 
+def cut_short(text: str, most: int) -> str:
+    """Return a short text for a list's column, cut with an ellipsis."""
+    return text if len(text) <= most else f"{text[:most].rstrip()}…"
+
+
 def long_text(text: str) -> SafeString | str:
     """Return text from outside as it came, cut, in a fixed-width box."""
     return format_html('<pre class="b-pre">{}</pre>', cut(text)) if text else NOTHING

@@ -305,6 +305,7 @@ def test_replays_are_listed_with_their_progress_in_few_queries(as_, django_asser
         page = client.get(url).content.decode()
 
     assert "11 · 0 · 89" in page
+    assert "it was down" in page
     found = client.get(url, {"q": Replay.objects.first().key})
     assert found.context["cl"].result_count == 1
 

@@ -234,6 +234,32 @@ def test_a_failed_try_is_due_again_on_schedule(destination, make):
     assert (attempt.detail, attempt.next_at) == ("refused", request.due_at)
 
 
+def test_a_try_is_logged_with_the_time_of_the_next_one_or_neither_is(destination, monkeypatch):
+    def dies(*_args, **_kwargs):
+        raise RuntimeError("killed")
+
+    request = a_result(destination)
+    monkeypatch.setattr(due.health, "note", dies)
+    with pytest.raises(RuntimeError):
+        send(destination, DOWN)
+
+    assert not Attempt.objects.exists()
+    assert (again(request).tries, again(request).due_at) == (0, NOW + LEASE)
+
+
+def test_the_schedule_of_the_installation_holds_where_a_place_has_none(settings):
+    settings.BATCHER_RETRY_DELAYS = [0, 1_000]
+    usual, own = a_destination(), a_destination(retry_delays_s=[0, 100])
+    requests = [a_result(usual), a_result(own)]
+
+    for place in (usual, own):
+        send(place, DOWN)
+
+    waits = [(again(request).due_at - NOW).total_seconds() for request in requests]
+    assert 800 <= waits[0] <= 1_200
+    assert 80 <= waits[1] <= 120
+
+
 @pytest.mark.parametrize("make", [a_result, a_bad_end], ids=["good", "bad"])
 def test_a_result_is_given_up_after_ten_tries(destination, make):
     request = make(destination, tries=9)

@@ -115,6 +115,7 @@ def test_a_receiver_that_takes_the_sixth_try_has_got_one_id_six_times():
 
     assert states(place) == {"delivered": 1}
     assert list(ids_of(receiver.requests).values()) == [6]
+    assert len({request.body for request in receiver.requests}) == 1
     assert list(Attempt.objects.order_by("pk").values_list("number", flat=True)) == list(
         range(1, 7)
     )

@@ -8,9 +8,11 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from delivery import retention
+from batching.lifecycle import Actor
+from delivery import due, redelivery, retention
 from delivery.models import Attempt, IntakeStatus, Rejection, Replay
 from tests.batching.rows import NOW, a_destination, a_request
+from tests.delivery.results import a_result
 
 pytestmark = pytest.mark.django_db
 
@@ -53,6 +55,17 @@ def test_refused_messages_and_silent_queues_have_days_of_their_own(settings):
 
     assert list(Rejection.objects.all()) == [young]
     assert IntakeStatus.objects.get().queue == "read"
+
+
+def test_a_result_that_was_given_up_long_ago_can_still_be_sent_again():
+    past = NOW - 400 * DAY
+    row = a_result(state="delivery_failed", due_at=None, dead_at=past, settled_at=past)
+
+    retention.sweep(NOW)
+    redelivery.redeliver_request(row, by=Actor(name="someone"), reason="at last", now=NOW)
+
+    (parcel,) = due.load(due.claim({row.destination_id: 1}, now=NOW))
+    assert b'"output"' in parcel.message.body
 
 
 def test_replays_go_once_they_have_ended_for_as_long_as_attempts_are_kept(settings):

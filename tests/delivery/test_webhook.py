@@ -139,6 +139,16 @@ class TestRequest:
         assert outcome.is_delivered
         assert proxy_connections == 0
 
+    def test_no_password_of_the_computers_netrc_is_sent(self, monkeypatch, tmp_path):
+        netrc = tmp_path / "netrc"
+        netrc.write_text("machine 127.0.0.1 login someone password hidden\n")
+        netrc.chmod(0o600)
+        monkeypatch.setenv("NETRC", str(netrc))
+
+        _, receiver = sent_to(OK)
+
+        assert "authorization" not in receiver.requests[0].headers
+
     @pytest.mark.parametrize(
         "endpoint",
         [
