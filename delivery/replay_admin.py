@@ -50,8 +50,8 @@ class ReplayAdmin(MovesAdmin[Replay], MachineRows[Replay]):
     """Ordered from a destination, a list of requests or the API; carried out by the clock."""
 
     moves = MOVES
-    list_display = ("key", "badge", "progress", "in_short", "pace", "why", "age")
-    list_display_links = ("key",)
+    list_display = ("name", "badge", "progress", "in_short", "why", "age")
+    list_display_links = ("name",)
     list_select_related = ("project",)
     list_filter = (("state", ChoicesDropdownFilter), ("project", RelatedDropdownFilter))
     search_fields = ("key",)
@@ -93,6 +93,11 @@ class ReplayAdmin(MovesAdmin[Replay], MachineRows[Replay]):
             )
         return super().change_view(request, object_id, form_url, context)
 
+    @admin.display(description="Key")
+    def name(self, row: Replay) -> str:
+        """The beginning of its key, as the search takes it."""
+        return shown.cut_short(row.key, 18)
+
     @admin.display(description="State")
     def badge(self, row: Replay) -> SafeString:
         """How it stands."""
@@ -113,16 +118,17 @@ class ReplayAdmin(MovesAdmin[Replay], MachineRows[Replay]):
         return str(replays.which_of(row))
 
     @admin.display(description="Results")
-    def in_short(self, row: Replay) -> str:
-        """The beginning of that, keys cut."""
-        words = [word if len(word) <= 16 else f"{word[:12]}…" for word in self.meant(row).split()]
-        return shown.cut_short(" ".join(words), 40)
+    def in_short(self, row: Replay) -> SafeString:
+        """The beginning of that, keys cut, and how fast."""
+        words = [shown.cut_short(word, 13) for word in self.meant(row).split()]
+        pace = f"at most {self.pace(row)}"
+        return shown.two_lines(shown.cut_short(" ".join(words), 36), pace)
 
     @admin.display(description="Why")
     def why(self, row: Replay) -> SafeString:
         """The reason that was given, and by whom."""
         return shown.two_lines(
-            shown.cut_short(row.reason, 40), shown.cut_short(self.ordered_by(row), 40)
+            shown.cut_short(row.reason, 40), shown.cut_short(self.ordered_by(row), 36)
         )
 
     @admin.display(description="Sends again")
