@@ -26,9 +26,10 @@ logger = logging.getLogger(__name__)
 
 _ADOPTER = Actor(name="adoption")
 _LIST_MARGIN = timedelta(minutes=15)
-_FIRST_LOOK = timedelta(minutes=2)
-_LOOKS = (_FIRST_LOOK, timedelta(minutes=5), timedelta(minutes=10), timedelta(minutes=15))
+_LOOKS = tuple(timedelta(minutes=m) for m in (2, 5, 10, 15))
 """After a doubtful create: when to look again, counted from the call. A list may lag."""
+_LOOKS_BY_NAME = tuple(timedelta(seconds=s) for s in (10, 30, 120, 300, 600))
+"""The same where batches show whose they are: what is there is ours for certain, and soon in the list."""
 _LINES_ASKED = 100
 
 
@@ -96,13 +97,14 @@ def _adopt(batch: Batch, now: datetime) -> None:
         how = "found" if is_proven else "found by its size and time, to be proven by its answers,"
         submission.accepted(batch, oldest, how, now, is_unproven=not is_proven)
         return
+    looks = _LOOKS_BY_NAME if provider.traits.tags_batches else _LOOKS
     # A call that took long began to be doubtful late: what follows is counted from there.
-    counted_from = max(started, (batch.doubtful_since or now) - _FIRST_LOOK)
-    next_look = next((counted_from + look for look in _LOOKS if counted_from + look > now), None)
+    counted_from = max(started, (batch.doubtful_since or now) - looks[0])
+    next_look = next((counted_from + look for look in looks if counted_from + look > now), None)
     if next_look is not None:
         note(batch, next_attempt_at=next_look)
         return
-    _never_arrived(batch, now)
+    _never_arrived(batch, looks[-1], now)
 
 
 def _is_ours(remote: RemoteBatch, batch: Batch) -> bool:
@@ -176,7 +178,7 @@ def _cancel_extra(provider: Provider, batch: Batch, extra: list[RemoteBatch]) ->
             continue
 
 
-def _never_arrived(batch: Batch, now: datetime) -> None:
+def _never_arrived(batch: Batch, looked_for: timedelta, now: datetime) -> None:
     if batch.state == BatchState.CANCELLING:
         with transaction.atomic():
             move(batch, "cancelled_by_provider", reason="it never reached the provider",
@@ -189,10 +191,11 @@ def _never_arrived(batch: Batch, now: datetime) -> None:
         inputfile.discard(batch)
         return
     logger.error("created batch never appeared", extra={"batch": batch.key})
+    minutes = looked_for.total_seconds() / 60
     move(
         batch,
         "not_accepted",
-        reason="the provider shows no such batch, 15 minutes after it was asked for one",
+        reason=f"the provider shows no such batch, {minutes:.0f} minutes after it was asked for one",
         by=_ADOPTER,
         now=now,
         next_attempt_at=now,

@@ -15,7 +15,7 @@ from typing import Any
 from django.db import models, transaction
 
 from batching import adoption, capacity, endings, polling, settling, submission
-from batching.claims import each, hold, note
+from batching.claims import each, hold, note, pause
 from batching.gateway import connect, note_success, note_trouble
 from batching.lifecycle import Actor, BatchState, move, move_many
 from batching.models import Batch, Request
@@ -28,6 +28,8 @@ _COLLECTOR = Actor(name="collection")
 _TOKEN_LIMIT_FIRST, _TOKEN_LIMIT_TRIES = timedelta(minutes=5), 5
 _MISSING_LOOKS, _MISSING_PAUSE = 1, timedelta(seconds=30)
 """How often a completed batch is read again when answers are missing, before they are given up."""
+_LOST_FILE_LOOKS = 8
+"""The same when the provider says that it has no such file: over some twenty minutes."""
 _FINISHED = (
     BatchState.COMPLETED,
     BatchState.EXPIRED,
@@ -73,7 +75,7 @@ def _poll(batch: Batch, now: datetime, *, sweep: polling.Sweep) -> None:
     facts = _facts(batch, remote, now)
     if not remote.status.is_final:
         note(batch, **facts, next_attempt_at=polling.next_look(batch, now, status=remote.status))
-    elif remote.status is not Status.FAILED or batch.state == BatchState.CANCELLING:
+    elif remote.has_answers or batch.state == BatchState.CANCELLING:
         _finished(batch, remote, facts, now)
     elif remote.is_queue_full:
         _back_off(batch, remote, facts, now)
@@ -149,7 +151,9 @@ def _facts(batch: Batch, remote: RemoteBatch, now: datetime) -> dict[str, Any]:
 def _finished(batch: Batch, remote: RemoteBatch, facts: dict[str, Any], now: datetime) -> None:
     move(
         batch,
-        _ENDS.get(remote.status, "cancelled_by_provider"),  # refused while we asked it to stop
+        _ENDS.get(
+            remote.status, "cancelled_by_provider"
+        ),  # failed half-way, or while it was stopped
         reason=f"the provider says {remote.raw_status}",
         by=_POLLER,
         now=now,
@@ -207,15 +211,15 @@ def _collect(batch: Batch, now: datetime) -> None:
         move(batch, "download", reason="its files are there", by=_COLLECTOR, now=now)
     if batch.ignored_lines:
         note(batch, ignored_lines=0)  # the files are read from their beginnings, and counted anew
-    for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
-        _settle_file(batch, provider, file_id, now)
-    unanswered = _unanswered(batch)
+    lost = _settle_files(batch, provider, now)
+    tells_all = tells_all or bool(lost)
     tells_all = tells_all or batch.provider_status.lower() == Status.COMPLETED
-    if tells_all and unanswered.exists():
-        if batch.missing_looks < _MISSING_LOOKS:
-            _look_again(batch, unanswered.count(), now)
+    if tells_all and _unanswered(batch).exists():
+        why = lost or "the provider finished the batch without an answer to this request"
+        if batch.missing_looks < (_LOST_FILE_LOOKS if lost else _MISSING_LOOKS):
+            _look_again(batch, why, now)
             return
-        _give_up_missing(batch, now)
+        _give_up_missing(batch, why, now)
     with transaction.atomic():
         _send_back_unanswered(batch, now)
         settling.finish(batch, now, by=_COLLECTOR)
@@ -231,6 +235,17 @@ def _ends_unanswered(batch: Batch, now: datetime) -> bool:
         note(batch, next_attempt_at=None)
         _send_back_unanswered(batch, now)
     return True
+
+
+def _settle_files(batch: Batch, provider: Provider, now: datetime) -> str:
+    """Settle what the batch's files say; return what the provider said of one it does not have, else nothing."""
+    lost = ""
+    for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
+        try:
+            _settle_file(batch, provider, file_id, now)
+        except NotFound as error:
+            lost = f"the provider no longer has all of the batch's answers: {error}"
+    return lost
 
 
 def _settle_file(batch: Batch, provider: Provider, file_id: str, now: datetime) -> None:
@@ -250,25 +265,23 @@ def _unanswered(batch: Batch) -> models.QuerySet[Request]:
     return Request.objects.filter(batch=batch, state="processing")
 
 
-def _look_again(batch: Batch, missing: int, now: datetime) -> None:
+def _look_again(batch: Batch, why: str, now: datetime) -> None:
     """Answers are missing: fetch the files anew before believing it."""
     _forget_files(batch)
+    missing, looks = _unanswered(batch).count(), batch.missing_looks
     note(
         batch,
-        missing_looks=batch.missing_looks + 1,
-        next_attempt_at=now + _MISSING_PAUSE,
-        last_error=f"{missing:,} answers are missing in the provider's files; looking again",
+        missing_looks=looks + 1,
+        next_attempt_at=now + max(_MISSING_PAUSE, pause(looks)),
+        last_error=f"{missing:,} answers are missing in the provider's files; looking again ({why})",
     )
 
 
-def _give_up_missing(batch: Batch, now: datetime) -> None:
+def _give_up_missing(batch: Batch, why: str, now: datetime) -> None:
+    """Fail what has no answer. It may have been run, so only a person has it sent again."""
+    rows = _unanswered(batch)
     missing = endings.end(
-        _unanswered(batch),
-        "fail",
-        code="missing_in_output",
-        message="the provider finished the batch without an answer to this request",
-        now=now,
-        by=_COLLECTOR,
+        rows, "fail", code="missing_in_output", message=why, now=now, by=_COLLECTOR
     )
     logger.error("answers missing", extra={"batch": batch.key, "missing": missing})
 
@@ -281,7 +294,8 @@ def _send_back_unanswered(batch: Batch, now: datetime) -> None:
         return
     settling.requeue_or_end(
         unanswered, code=f"batch_{batch.provider_status.lower()}"[:100],
-        message=f"not run in batch {batch.key}", how="expire", now=now,
+        message=f"not run in batch {batch.key}", now=now,
+        how="fail" if batch.provider_status.lower() == Status.FAILED else "expire",
     )  # fmt: skip
 
 

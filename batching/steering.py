@@ -10,6 +10,7 @@ import logging
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import Q
 
 from batching import endings, inputfile, packing
 from batching.gateway import connect
@@ -18,6 +19,10 @@ from batching.models import Batch, Request
 from batching.providers.base import NotFound, ProviderError
 
 logger = logging.getLogger(__name__)
+
+
+_DELETED_AT_ONCE = 2_000
+_DELIVERING = frozenset({BatchState.READY_TO_DELIVER, BatchState.DELIVERING})
 
 
 class Refused(Exception):
@@ -146,34 +151,49 @@ def restart_batch(batch: Batch, *, by: Actor, reason: str, now: datetime) -> Bat
     return batch
 
 
-def delete_batch(batch: Batch, *, by: Actor, reason: str, now: datetime) -> None:
+def delete_batch(
+    batch: Batch, *, by: Actor, reason: str, now: datetime, with_undelivered: bool = False
+) -> None:
     """Delete an ended batch with its requests, and its files at the provider as far as they go.
 
-    Refused while it is under way, and while results of it are still to be delivered.
+    Refused while it is under way. Results that were not delivered go only ``with_undelivered``, and then also
+    those of a batch that delivers now.
     """
-    if batch.state not in BATCH_ENDS or batch.next_attempt_at is not None:
-        raise Refused("invalid_batch_state", f"a batch that is {batch.state} can't be deleted")
-    if batch.requests.filter(due_at__isnull=False).exists():
-        raise Refused("undelivered", "results of this batch are still to be delivered")
+    _require_deletable(batch, with_undelivered=with_undelivered)
     _delete_files(batch)
+    inputfile.discard(batch)
     with transaction.atomic():
-        batch.requests.all().delete()
-        key = batch.key
-        batch.delete()
-    logger.info("batch deleted", extra={"batch": key, "by": by.name, "reason": reason})
+        current = Batch.objects.select_for_update().get(pk=batch.pk)
+        _require_deletable(current, with_undelivered=with_undelivered)
+        while some := list(batch.requests.values_list("pk", flat=True)[:_DELETED_AT_ONCE]):
+            Request.objects.filter(pk__in=some).delete()
+        current.delete()
+    logger.info("batch deleted", extra={"batch": batch.key, "by": by.name, "reason": reason})
+
+
+def _require_deletable(batch: Batch, *, with_undelivered: bool) -> None:
+    is_delivering = batch.state in _DELIVERING
+    if not is_delivering and (batch.state not in BATCH_ENDS or batch.next_attempt_at is not None):
+        raise Refused("invalid_batch_state", f"a batch that is {batch.state} can't be deleted")
+    open_ones = Q(due_at__isnull=False) | Q(dead_at__isnull=False)
+    undelivered = batch.requests.filter(open_ones).count()
+    if undelivered and not with_undelivered:
+        many = f"{undelivered:,} results" if undelivered > 1 else "a result"
+        detail = f"{many} of this batch would never be delivered: confirm it to delete them, too"
+        raise Refused("undelivered", detail)
+    if is_delivering and not undelivered:
+        raise Refused("invalid_batch_state", "the batch is about to end; delete it then")
 
 
 def _delete_files(batch: Batch) -> None:
     """Best effort: a file left behind at the provider costs nothing and expires."""
-    try:
-        provider = connect(batch.lane.account)
-        for file_id in filter(
-            None, (batch.input_file_id, batch.output_file_id, batch.error_file_id)
-        ):
-            provider.delete_file(file_id)
-    except ProviderError as error:
-        facts = {"batch": batch.key, "error": str(error)[:200]}
-        logger.warning("provider files not deleted", extra=facts)
+    files = filter(None, (batch.input_file_id, batch.output_file_id, batch.error_file_id))
+    for file_id in files:
+        try:
+            connect(batch.lane.account).delete_file(file_id)
+        except ProviderError as error:
+            facts = {"batch": batch.key, "file": file_id, "error": str(error)[:200]}
+            logger.warning("provider file not deleted", extra=facts)
 
 
 def cancel_request(request: Request, *, by: Actor, reason: str, now: datetime) -> Request:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from django.conf import settings
@@ -40,6 +40,8 @@ _SUBMITTER = Actor(name="submission")
 _REFUSALS_BEFORE_FAILING = 5
 _BAD_CONTENT = frozenset({400, 413, 422})
 """HTTP statuses that may be owed to the lines that a call carried."""
+_FIRST_LOOK = timedelta(seconds=10)
+"""After a create that broke off: when to look whether it had its effect."""
 KEY, INTENT = "batcher_batch", "batcher_intent"
 """What we write on a provider batch: which batch of ours, and which of our intents to create it."""
 
@@ -162,7 +164,8 @@ def _source(batch: Batch, provider: Provider) -> Source:
 def _not_created(batch: Batch, error: ProviderError, now: datetime) -> None:
     if error.trouble is Trouble.UNKNOWN:
         logger.warning("creation in doubt", extra={"batch": batch.key, "error": str(error)[:200]})
-        note(batch, last_error=f"creation in doubt, looking for it: {error}"[:2000])
+        doubt = f"creation in doubt, looking for it: {error}"[:2000]
+        note(batch, last_error=doubt, next_attempt_at=now + _FIRST_LOOK)
         return
     if error.trouble is Trouble.REFUSED:
         _refuse_call(batch, error, f"the provider refuses it: {error}", now)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from django import forms
 from django.contrib import admin
 from django.db.models import Count
 from django.utils import timezone
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter
+from unfold.widgets import UnfoldBooleanWidget
 
 from batching import steering
 from batching.admin import searching, shown
 from batching.admin.history import history_of
-from batching.admin.moves import Move, MovesAdmin, sources_of
+from batching.admin.moves import Move, MovesAdmin, ReasonForm, sources_of
 from batching.admin.rows import MachineRows
 from batching.lifecycle import BATCH_ENDS, BatchState, RequestState
 from batching.models import Batch, Lane, Request
@@ -39,6 +41,18 @@ _BAD_STATES = (
     RequestState.CANCELLED,
     RequestState.DELIVERY_FAILED,
 )
+
+
+class DeleteForm(ReasonForm):
+    """Asks whether results that were not delivered may go, too."""
+
+    with_undelivered = forms.BooleanField(
+        required=False,
+        label="Also results that were not delivered",
+        help_text="Without it, a batch that holds such results stays.",
+        widget=UnfoldBooleanWidget,
+    )
+    field_order = ("with_undelivered", "reason")
 
 
 def _redeliver_all(batch: Batch, *, by: Actor, reason: str, now: datetime) -> int:
@@ -105,8 +119,9 @@ MOVES = (
         "This can not be undone.",
         permission="batching.delete_batch",
         act=steering.delete_batch,
+        form=DeleteForm,
         calls_outside=True,
-        states=BATCH_ENDS,
+        states=BATCH_ENDS | {BatchState.READY_TO_DELIVER, BatchState.DELIVERING},
         icon="delete",
         is_dangerous=True,
     ),
@@ -164,7 +179,7 @@ class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
         )}),
         ("Step at hand", {"fields": (
             ("badge", "state_changed_at"), ("tries", "next_attempt_at"), ("wait_reason", "waiting_since"),
-            "token_limit_tries", "error",
+            ("token_limit_tries", "deaths"), ("origin", "splits"), "error",
         )}),
         ("At the provider", {"fields": (
             ("provider_batch_id", "provider_status"), ("polled_at", "provider_expires_at"),

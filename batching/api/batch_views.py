@@ -21,7 +21,7 @@ from batching import audit, steering
 from batching.api import shapes
 from batching.api.auth import Caller
 from batching.api.errors import ApiError, Conflict, not_found
-from batching.api.operations import Answer, Parameter, operation, render, wrong_parameter
+from batching.api.operations import Answer, Parameter, flag, operation, render, wrong_parameter
 from batching.api.paging import CURSOR, LIMIT, newest_first
 from batching.api.request_views import history
 from batching.api.shapes import (
@@ -155,24 +155,55 @@ Deed = Callable[..., object]
 
 
 def _deed(deed: Deed, caller: Caller, batch_id: str, *, asked: str, said: str) -> HttpResponse:
+    row = _do(deed, caller, batch_id, asked=asked)
+    return _moved(row, said)
+
+
+def _do(deed: Deed, caller: Caller, batch_id: str, *, asked: str) -> Batch:
     row = _to_steer(caller, batch_id)
     action, calls_outside = _ACTIONS[deed]
     with _told_with_state(row):
         audit.done(deed, row, action=action, calls_outside=calls_outside, by=caller.actor,
                    reason=asked, now=timezone.now())  # fmt: skip
-    return _moved(row, said)
+    return row
 
 
 _redeliver_all = partial(redelivery.redeliver_batch, only_failed=False)
 _redeliver_failed = partial(redelivery.redeliver_batch, only_failed=True)
+_delete_whole = partial(steering.delete_batch, with_undelivered=True)
 _ACTIONS: Final[dict[Deed, tuple[str, bool]]] = {
     steering.seal: ("batch.seal", False),
     steering.cancel_batch: ("batch.cancel", True),
     steering.restart_batch: ("batch.restart", False),
+    steering.delete_batch: ("batch.remove", True),
+    _delete_whole: ("batch.remove", True),
     _redeliver_all: ("batch.redeliver", False),
     _redeliver_failed: ("batch.redeliver_failed", False),
 }
 """What the audit log calls each deed, and whether it asks the provider."""
+
+
+@operation(
+    scope=Scope.OPERATE,
+    query=(
+        Parameter(
+            name="undelivered",
+            about="true: confirms that results go, too, which were not delivered.",
+            schema={"type": "boolean", "default": False},
+        ),
+    ),
+    answers={204: Answer("It is gone.", media_type="")},
+    fails=(400, 404, 409),
+)
+def delete_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpResponse:
+    """Delete an ended batch, its requests with their answers, and its files at the provider.
+
+    Refused with `undelivered` while results of it were not delivered, unless `undelivered=true` confirms it; one
+    that still delivers can be deleted in no other way.
+    """
+    deed = _delete_whole if flag(request, "undelivered") else steering.delete_batch
+    _do(deed, caller, batch_id, asked="deletion asked for")
+    return HttpResponse(status=204)
 
 
 @operation(scope=Scope.OPERATE, answers=_MOVED, fails=(404, 409))

@@ -23,9 +23,9 @@ from batching.api.operations import (
     Body,
     Link,
     Parameter,
+    flag,
     operation,
     render,
-    wrong_parameter,
 )
 from batching.api.shapes import BulkTaken, Taken
 from batching.intake import Rejected
@@ -121,7 +121,7 @@ def post_bulk(request: HttpRequest, caller: Caller) -> HttpResponse:
     /api/requests` takes. Lines are stored as they come: an upload that breaks off has stored what came
     before, and may be sent again whole, because a line sent twice is one request.
     """
-    is_atomic = _flag(request, "atomic")
+    is_atomic = flag(request, "atomic")
     refuse_in_maintenance()
     pace.require_lines(caller.key)
     upload = Upload(caller, _to_continue(request, caller))
@@ -145,13 +145,6 @@ def _to_continue(request: HttpRequest, caller: Caller) -> Submission | None:
     if found is None:
         raise not_found("submission")
     return found
-
-
-def _flag(request: HttpRequest, name: str) -> bool:
-    given = request.GET.get(name, "false").lower()
-    if given not in ("true", "1", "false", "0"):
-        raise wrong_parameter(name, "must be true or false")
-    return given in ("true", "1")
 
 
 def refuse_in_maintenance() -> None:

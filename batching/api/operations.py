@@ -157,6 +157,14 @@ def wrong_parameter(name: str, why: str) -> ApiError:
     return ApiError("invalid_parameter", f"{name} {why}", source=source)
 
 
+def flag(request: HttpRequest, name: str) -> bool:
+    """Return a query parameter that is true or false, false when it is not given. Raises ApiError."""
+    given = request.GET.get(name, "false").lower()
+    if given not in ("true", "1", "false", "0"):
+        raise wrong_parameter(name, "must be true or false")
+    return given in ("true", "1")
+
+
 class Route:
     """One path and its operations by HTTP method.
 

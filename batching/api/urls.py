@@ -55,7 +55,7 @@ ROUTES = (
     Route(f"{_REQUEST}/result", GET=result.request_result),
     Route(_REQUEST, GET=requests.show_request, PATCH=redirect_request),
     Route("api/batches", GET=batches.list_batches),
-    Route(_BATCH, GET=batches.show_batch),
+    Route(_BATCH, GET=batches.show_batch, DELETE=batches.delete_batch),
     Route(f"{_BATCH}/seal", POST=batches.seal_batch),
     Route(f"{_BATCH}/cancel", POST=batches.cancel_batch),
     Route(f"{_BATCH}/restart", POST=batches.restart_batch),

@@ -168,6 +168,14 @@ class RemoteBatch:
             e.code == "token_limit_exceeded" for e in self.errors
         )
 
+    @property
+    def has_answers(self) -> bool:
+        """True when it has ended and answers may be there: of a failed one only if it shows some."""
+        if self.status is not Status.FAILED:
+            return self.status.is_final
+        ran = (self.counts.completed or 0) + (self.counts.failed or 0)  # Azure: an empty error file
+        return self.output_file_id is not None or (self.error_file_id is not None and ran > 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerLine:

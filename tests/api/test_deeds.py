@@ -7,7 +7,7 @@ from django.utils import timezone
 from django_fsm_log.models import StateLog
 
 from batching.lifecycle import move
-from batching.models import ApiKey, Request
+from batching.models import ApiKey, AuditEntry, Request
 from tests.api.conftest import first_error
 from tests.api.test_reads import HOOK, answered, in_batch, send
 
@@ -125,3 +125,43 @@ def test_deeds_are_posted(api):
 
     assert (answer.status_code, answer["Allow"]) == (405, "POST")
     assert first_error(answer)["code"] == "method_not_allowed"
+
+
+def ended(api, custom_id: str, **facts):
+    """Return a failed batch with one request, which has ended."""
+    send(api, custom_id, delivery_config=HOOK)
+    batch = in_batch(Request.objects.get(), state="failed")
+    type(batch).objects.filter(pk=batch.pk).update(next_attempt_at=None)
+    Request.objects.filter(batch=batch).update(state="failed", **facts)
+    return batch
+
+
+def test_an_ended_batch_is_deleted(api):
+    batch = ended(api, "a")
+
+    answer = api.delete(f"/api/batches/{batch.key}")
+
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert api.get("/api/requests/a").status_code == 404
+    assert AuditEntry.objects.get(action="batch.remove").object_key == batch.key
+
+
+def test_undelivered_results_are_deleted_only_when_that_is_confirmed(api):
+    batch = ended(api, "a", due_at=timezone.now())
+
+    refused = api.delete(f"/api/batches/{batch.key}")
+    confirmed = api.delete(f"/api/batches/{batch.key}?undelivered=true")
+
+    assert (refused.status_code, first_error(refused)["code"]) == (409, "undelivered")
+    assert confirmed.status_code == 204
+    assert not Request.objects.exists()
+
+
+def test_a_batch_under_way_is_not_deleted(api):
+    send(api, "a")
+    batch = in_batch(Request.objects.get(), state="processing")
+
+    answer = api.delete(f"/api/batches/{batch.key}?undelivered=true")
+
+    assert (answer.status_code, first_error(answer)["code"]) == (409, "invalid_batch_state")
+    assert Request.objects.exists()

@@ -9,7 +9,7 @@ from django.db.models import F
 
 from batching import collection, settling
 from batching.models import Answer, Batch, Request
-from batching.providers.base import Counts, Status, Trouble, Usage
+from batching.providers.base import Counts, RemoteError, Status, Trouble, Usage
 from tests.batching.fake_provider import bad, broken, good, not_run, trouble
 from tests.batching.rows import (
     NOW,
@@ -293,6 +293,67 @@ def test_a_completed_batch_without_any_file_is_given_up_in_the_same_way(batch, r
 
 
 # Expired and cancelled
+
+
+def test_a_file_that_is_not_there_is_looked_for_and_then_given_up(batch, requests, keys, provider):
+    provider.finish(batch.provider_batch_id, output=map(good, keys[:1]), errors=[bad(keys[1])])
+    provider.files.pop(provider.only_batch().output_file_id)
+
+    for minute in range(0, 21, 3):
+        collect_at(minute)
+    assert states_of(*requests) == ["processing", "failed", "processing"]
+    assert "no longer has all of the batch's answers" in Batch.objects.get().last_error
+    for minute in range(24, 60, 6):
+        collect_at(minute)
+
+    codes = Request.objects.order_by("pk").values_list("error_code", flat=True)
+    assert list(codes) == ["missing_in_output", "invalid_request", "missing_in_output"]
+
+
+def collect_at(minute: int) -> None:
+    collection.poll_due(NOW + timedelta(minutes=minute))
+    collection.collect_due(NOW + timedelta(minutes=minute))
+
+
+def test_a_file_that_turns_up_late_counts(batch, requests, keys, provider):
+    provider.finish(batch.provider_batch_id, output=map(good, keys))
+    file_id = provider.only_batch().output_file_id
+    late = provider.files.pop(file_id)
+    collect_at(0)
+    provider.files[file_id] = late
+
+    collect_at(5)
+
+    assert states_of(*requests) == ["processed"] * 3
+
+
+def test_a_lost_file_of_an_expired_batch_is_not_bought_again(batch, requests, keys, provider):
+    provider.finish(batch.provider_batch_id, status=Status.EXPIRED, output=map(good, keys[:2]))
+    provider.files.clear()
+
+    for minute in range(0, 60, 6):
+        collect_at(minute)
+
+    assert states_of(*requests) == ["failed"] * 3
+
+
+def test_answers_of_a_batch_that_failed_half_way_count(batch, requests, keys, provider):
+    provider.finish(batch.provider_batch_id, status=Status.FAILED, output=map(good, keys[:2]))
+
+    collect_at(0)
+
+    assert states_of(*requests) == ["processed", "processed", "pending"]
+    assert Request.objects.get(pk=requests[2].pk).attempt == 2
+
+
+def test_an_empty_error_file_does_not_make_a_refused_batch_one_that_ran(batch, requests, provider):
+    errors = (RemoteError(code="invalid_request", message="no", line=1),)
+    provider.finish(batch.provider_batch_id, status=Status.FAILED, errors=[])
+    provider.say(batch.provider_batch_id, errors=errors)
+
+    collect_at(0)
+
+    assert states_of(*requests) == ["failed", "pending", "pending"]
 
 
 @pytest.mark.parametrize("status", [Status.EXPIRED, Status.CANCELLED])

@@ -204,6 +204,35 @@ def test_a_batch_with_results_to_be_delivered_is_not_deleted(provider):
     assert refusal(steering.delete_batch, batch) == "undelivered"
 
 
+@pytest.mark.parametrize(
+    ("state", "facts"),
+    [
+        ("failed", {"state": "failed", "due_at": NOW}),
+        ("delivering", {"state": "processed", "due_at": NOW}),
+        ("delivery_failed", {"state": "delivery_failed", "dead_at": NOW}),
+    ],
+)
+def test_undelivered_results_go_with_their_batch_once_that_is_confirmed(provider, state, facts):
+    batch = a_batch(state=state, next_attempt_at=NOW if state == "delivering" else None)
+    a_request(batch=batch, destination=a_destination(), **facts)
+    assert refusal(steering.delete_batch, batch) == "undelivered"
+
+    steering.delete_batch(batch, with_undelivered=True, **HOW)
+
+    assert not Batch.objects.exists()
+    assert not Request.objects.exists()
+
+
+def test_a_file_that_can_not_be_deleted_keeps_no_other(provider):
+    provider.files = {"in": ("", b""), "out": ("", b"")}
+    provider.refuse("delete_file", trouble(Trouble.RETRY, "busy"))
+    batch = a_batch(state="failed", next_attempt_at=None, input_file_id="in", output_file_id="out")
+
+    steering.delete_batch(batch, **HOW)
+
+    assert list(provider.files) == ["in"]
+
+
 @pytest.mark.parametrize("state", ["building", "processing", "delivering", "expired"])
 def test_a_batch_under_way_is_not_deleted(provider, state):
     batch = a_batch(state=state, next_attempt_at=NOW)

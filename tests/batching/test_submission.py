@@ -275,7 +275,7 @@ def test_a_claim_lost_before_the_call_creates_nothing(uploaded, provider, monkey
 # In doubt
 
 
-def looks_until(last: timedelta, provider) -> list[int]:
+def looks_until(last: timedelta, provider) -> list[float]:
     """Let the clock tick to ``last`` and return the minutes at which the provider was looked at."""
     looked, ticks = [], int(last.total_seconds() // 15)
     for tick in range(1, ticks + 1):
@@ -349,7 +349,7 @@ def test_a_batch_that_never_appears_is_looked_for_and_then_asked_for_again(uploa
     provider.refuse("create", UNKNOWN)
     submission.submit_due(NOW)
 
-    assert looks_until(timedelta(minutes=20), provider) == [2, 5, 10, 15]
+    assert looks_until(timedelta(minutes=20), provider) == [0.25, 0.75, 2.25, 5.25, 10.25]
 
     assert again(uploaded).state == "waiting_for_capacity"
     assert provider.count("create") == 1
@@ -360,16 +360,16 @@ def test_a_batch_that_never_appears_is_looked_for_and_then_asked_for_again(uploa
 
 def test_a_list_that_lags_does_not_make_a_second_batch(doubtful, provider):
     remote = provider.batches.pop(provider.only_batch().id)
-    assert looks_until(timedelta(minutes=6), provider) == [2, 5]
+    assert looks_until(timedelta(minutes=6), provider) == [0.25, 0.75, 2.25, 5.25]
 
     provider.batches[remote.id] = remote
-    adoption.adopt_due(NOW + timedelta(minutes=10))
+    adoption.adopt_due(NOW + timedelta(minutes=11))
 
     assert again(doubtful).provider_batch_id == remote.id
     assert provider.count("create") == 1
 
 
-def test_without_a_look_after_fifteen_minutes_nothing_is_asked_for_again(doubtful, provider):
+def test_without_a_last_look_nothing_is_asked_for_again(doubtful, provider):
     provider.refuse("list_batches", RETRY, times=3)
     remote = provider.only_batch()
     for hour in range(1, 4):
