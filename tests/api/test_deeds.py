@@ -139,7 +139,7 @@ def ended(api, custom_id: str, **facts):
 def test_an_ended_batch_is_deleted(api):
     batch = ended(api, "a")
 
-    answer = api.delete(f"/api/batches/{batch.key}")
+    answer = api.send("DELETE", f"/api/batches/{batch.key}")
 
     assert (answer.status_code, answer.content) == (204, b"")
     assert api.get("/api/requests/a").status_code == 404
@@ -149,8 +149,8 @@ def test_an_ended_batch_is_deleted(api):
 def test_undelivered_results_are_deleted_only_when_that_is_confirmed(api):
     batch = ended(api, "a", due_at=timezone.now())
 
-    refused = api.delete(f"/api/batches/{batch.key}")
-    confirmed = api.delete(f"/api/batches/{batch.key}?undelivered=true")
+    refused = api.send("DELETE", f"/api/batches/{batch.key}")
+    confirmed = api.send("DELETE", f"/api/batches/{batch.key}?undelivered=true")
 
     assert (refused.status_code, first_error(refused)["code"]) == (409, "undelivered")
     assert confirmed.status_code == 204
@@ -161,7 +161,7 @@ def test_a_batch_under_way_is_not_deleted(api):
     send(api, "a")
     batch = in_batch(Request.objects.get(), state="processing")
 
-    answer = api.delete(f"/api/batches/{batch.key}?undelivered=true")
+    answer = api.send("DELETE", f"/api/batches/{batch.key}?undelivered=true")
 
     assert (answer.status_code, first_error(answer)["code"]) == (409, "invalid_batch_state")
     assert Request.objects.exists()
