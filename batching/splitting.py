@@ -35,6 +35,11 @@ _OF_THE_WHOLE = frozenset(
 )
 _MAY_PASS = frozenset({"internal_error", "server_error", "request_timeout"})
 _NAMED_AT_ONCE = 500
+_PLACE = (
+    *("priority", "is_priority_set", "rank", "overtaken", "promoted_at", "paused_at"),
+    "pause_reason",
+)
+"""Parts stand in their lane where the whole stood."""
 
 
 class Whole(Exception):
@@ -134,7 +139,7 @@ class _Round:
         made = Batch.objects.create(
             lane=self.batch.lane, state=BatchState.UPLOADING, created_at=self.now,
             origin_id=self.batch.origin_id or self.batch.pk, next_attempt_at=due or self.now,
-            last_error=reason,
+            last_error=reason, **{field: getattr(self.batch, field) for field in _PLACE},
         )  # fmt: skip
         born = f"SELECT id, state FROM {Batch._meta.db_table} WHERE id = %s"  # noqa: S608
         log_first_state(born, [made.pk], model=Batch, by=self.by, reason=reason, now=self.now,

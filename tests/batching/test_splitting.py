@@ -97,6 +97,16 @@ def test_every_step_is_told(provider, lane):
     assert AuditEntry.objects.get(action="batch.split").object_key == first.key
 
 
+def test_parts_keep_the_place_of_the_whole(provider, lane):
+    requests = sent(lane, 3)
+    place = {"priority": 7, "is_priority_set": True, "rank": 5, "overtaken": 2}
+    Batch.objects.update(**place)
+
+    drive(provider, requests[1:2], is_named=False)
+
+    assert list(Batch.objects.exclude(origin=None).values(*place).distinct()) == [place]
+
+
 def test_what_had_ended_before_is_not_touched(provider, lane):
     requests = sent(lane, 4)
     submission.upload_due(NOW)
