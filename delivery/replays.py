@@ -39,7 +39,7 @@ MOST_RUNNING: Final = 20
 _RUN_S: Final = 10.0
 _WINDOW: Final = 20_000
 """Request ids that one query looks at."""
-_WINDOWS_AT_ONCE: Final = 20
+_WINDOWS_AT_ONCE: Final = 5
 """Looked through for one chunk, so that few results in a big table do not take a tick each."""
 _CHUNK_S: Final = 4.0
 """A chunk is what may go in this time, twice the clock's step; more is never caught up on."""
