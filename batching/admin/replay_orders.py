@@ -124,7 +124,7 @@ def order_listed(request: HttpRequest, request_admin: ModelAdmin[Any]) -> HttpRe
     """Order a replay of all that a list of requests shows; its parameters are this page's."""
     if not request.user.has_perm(ORDER):
         raise PermissionDenied
-    back = shown.list_of("batching.request", **request.GET.dict())
+    back = f"{shown.list_of('batching.request')}?{request.GET.urlencode()}"
     try:
         listed = which_listed(request.GET.dict())
     except Refused as refusal:

@@ -197,6 +197,7 @@ def test_a_replay_means_just_what_the_list_shows(as_, name):
         ({"project__id__exact": "999999999999999999999"}, "no project"),
         ({"q": "x" * 600}, "length"),
         ({"lane__id__exact": "1"}, "lane__id__exact"),
+        ({"label": "x"}, "narrowed by label"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
