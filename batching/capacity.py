@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db import transaction
+from django.db import models, transaction
 from django.db.models import Count, Sum
 
 from batching.lifecycle import BatchState
@@ -240,8 +240,7 @@ def completed(batch: Batch, now: datetime) -> None:
 
 def _weigh(learned: Capacity, batch: Batch) -> None:
     """Add what the provider counted for the batch; older figures lose weight as they pile up."""
-    answered = Answer.objects.filter(batch=batch, input_tokens__isnull=False)
-    sums = answered.aggregate(
+    sums = counted(batch).aggregate(
         estimated=Sum("request__token_estimate", default=0), real=Sum("input_tokens", default=0)
     )
     if learned.estimated_tokens > _REMEMBERED:
@@ -249,6 +248,17 @@ def _weigh(learned: Capacity, batch: Batch) -> None:
         learned.real_tokens //= 2
     learned.estimated_tokens += sums["estimated"]
     learned.real_tokens += sums["real"]
+
+
+def counted(batch: Batch) -> models.QuerySet[Answer]:
+    """Return the answers of the batch's requests whose input the provider counted.
+
+    By its requests: answers have no index by batch, and are the largest table there is.
+    """
+    of_present_attempt = models.Q(attempt=models.F("request__attempt"))
+    return Answer.objects.filter(
+        of_present_attempt, request__batch=batch, input_tokens__isnull=False
+    )
 
 
 def _grow(learned: Capacity, lane: Lane, now: datetime) -> None:
