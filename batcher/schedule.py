@@ -53,6 +53,19 @@ PERIODIC: tuple[Periodic, ...] = (
         description="Puts pending requests into batches, and seals those that are full or old.",
     ),
     Periodic(
+        name="watch_deadlines",
+        task="batching.tasks.watch_deadlines",
+        every=timedelta(seconds=5),
+        description="Puts batches with near deadlines in front, and does what projects say of those that can't be met.",
+    ),
+    Periodic(
+        name="answer_late",
+        task="batching.tasks.answer_late",
+        every=timedelta(seconds=5),
+        queue=WorkQueue.COLLECTION,
+        description="Asks providers directly for what no batch brings in time, where projects want that.",
+    ),
+    Periodic(
         name="upload",
         task="batching.tasks.upload",
         every=timedelta(seconds=5),
@@ -161,6 +174,7 @@ ROUTES: tuple[tuple[str, WorkQueue], ...] = (
     ("batching.tasks.adopt", WorkQueue.UPLOADS),
     ("batching.tasks.poll", WorkQueue.COLLECTION),
     ("batching.tasks.collect", WorkQueue.COLLECTION),
+    ("batching.tasks.answer_late", WorkQueue.COLLECTION),
     ("delivery.tasks.", WorkQueue.DELIVERY),
 )
 """Task name prefix → queue, for tasks that are rung by hand; the first that fits holds."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import models, transaction
 
-from batching import adoption, capacity, endings, polling, settling, submission
+from batching import adoption, capacity, endings, polling, settling, submission, turnaround
 from batching.claims import each, hold, note, pause
 from batching.gateway import connect, note_success, note_trouble
 from batching.lifecycle import Actor, BatchState, move, move_many
@@ -224,6 +224,7 @@ def _collect(batch: Batch, now: datetime) -> None:
         _send_back_unanswered(batch, now)
         settling.finish(batch, now, by=_COLLECTOR)
     capacity.completed(batch, now)
+    turnaround.learn(batch, now)
     _forget_files(batch)
 
 

@@ -134,6 +134,10 @@ class BatchLifecycle(_Guarded):
     def wait(self, **log: Any) -> None:
         """The lane has no room now; the reason says what it waits for."""
 
+    @_arrow(state, [S.UPLOADED, S.WAITING_FOR_CAPACITY], S.UPLOADING)
+    def remake(self, **log: Any) -> None:
+        """Requests were taken out of it: its file is made anew, and it keeps its place."""
+
     @_arrow(state, [S.UPLOADED, S.WAITING_FOR_CAPACITY], S.SUBMITTING)
     def submit(self, **log: Any) -> None:
         """The intent to create the provider batch; committed before the call."""
@@ -231,7 +235,7 @@ class RequestLifecycle(_Guarded):
 
     @_arrow(state, [S.PENDING], S.PROCESSING)
     def submitted(self, **log: Any) -> None:
-        """Its batch was accepted by the provider."""
+        """The provider has it: its batch was accepted, or it is asked directly."""
 
     @_arrow(state, [S.PROCESSING], S.PROCESSED)
     def answered(self, **log: Any) -> None:

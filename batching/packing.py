@@ -1,8 +1,8 @@
 """Pending requests go into the building batch of their lane, and the batch is sealed.
 
 Set-based: one statement takes as many requests, in order of priority and age, as fit by count, bytes
-and tokens. A batch is sealed when the next request does not fit, when its earliest ``seal_by`` has
-come, or when someone asks (steering). Called by the clock; intake never waits for it.
+and tokens; those with a near deadline come first. A batch is sealed when the next request does not fit, when
+its earliest ``seal_by`` has come or its nearest deadline asks for it, or when someone asks (steering). Called by the clock; intake never waits for it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from datetime import datetime
 from django.db import connection, transaction
 from django.db.models import Count, Exists, Max, Min, OuterRef, Sum
 
-from batching import endings
-from batching.lifecycle import CLOCK, Actor, BatchState, log_first_state, move
+from batching import endings, turnaround
+from batching.lifecycle import CLOCK, Actor, BatchState, RequestState, log_first_state, move
 from batching.limits import BatchLimits, batch_limits
 from batching.models import Batch, Lane, Request
+from batching.staging import sql_value
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ def _fill_building(lane: Lane, now: datetime) -> tuple[bool, bool]:
             return False, False  # another packer was first; no batch is opened for nothing
         batch = _building(lane, now)
         limits = batch_limits(lane)
+        near = _take_near(batch, limits, now)
         taken, more = _take_all(batch, limits)
         if batch.request_count == 0:
             return False, more and _drop_misfit(lane, now)
@@ -59,8 +61,8 @@ def _fill_building(lane: Lane, now: datetime) -> tuple[bool, bool]:
             reason = _full(batch, limits)
             move(batch, "seal", reason=reason, by=_PACKER, now=now, next_attempt_at=now)
             return True, more
-    if taken:
-        logger.info("requests packed", extra={"batch": batch.key, "requests": taken})
+    if near + taken:
+        logger.info("requests packed", extra={"batch": batch.key, "requests": near + taken})
     return False, False
 
 
@@ -76,6 +78,17 @@ def _building(lane: Lane, now: datetime) -> Batch:
         born = f"SELECT id, state FROM {Batch._meta.db_table} WHERE id = %s"  # noqa: S608
         log_first_state(born, [batch.pk], model=Batch, by=_PACKER, reason="opened", now=now)
     return batch
+
+
+def _take_near(batch: Batch, limits: BatchLimits, now: datetime) -> int:
+    """Take requests with a near deadline before all others; return how many."""
+    until = turnaround.expected(batch.lane_id).near_until(now)
+    near = Request.objects.unpacked().filter(lane=batch.lane_id, deliver_by__lte=until)
+    if not near.exists():
+        return 0
+    taken = _take(batch, limits, until)
+    recount(batch)
+    return taken
 
 
 def _take_all(batch: Batch, limits: BatchLimits) -> tuple[int, bool]:
@@ -98,7 +111,7 @@ _TAKE = """
     UPDATE {request} SET batch_id = %s WHERE id IN (
         WITH candidate AS (
             SELECT id, priority, size_bytes, token_estimate FROM {request}
-            WHERE lane_id = %s AND state = 'pending' AND batch_id IS NULL
+            WHERE lane_id = %s AND state = 'pending' AND batch_id IS NULL {near}
             ORDER BY priority DESC, id LIMIT %s {lock}
         ), running AS (
             SELECT id,
@@ -112,18 +125,26 @@ _TAKE = """
 """
 
 
-def _take(batch: Batch, limits: BatchLimits) -> int:
-    """Take what fits into the batch, in one statement; return how many requests."""
+def _take(batch: Batch, limits: BatchLimits, deliver_by: datetime | None = None) -> int:
+    """Take what fits into the batch, in one statement; return how many requests.
+
+    Only those that are wanted by ``deliver_by``, if it is given.
+    """
     room = limits.max_requests - batch.request_count
     if room <= 0:
         return 0
     lock = "FOR UPDATE" if connection.vendor == "postgresql" else ""
     with connection.cursor() as cursor:
         cursor.execute(
-            _TAKE.format(request=Request._meta.db_table, lock=lock),
+            _TAKE.format(
+                request=Request._meta.db_table,
+                lock=lock,
+                near="AND deliver_by <= %s" if deliver_by else "",
+            ),
             [
                 batch.pk,
                 batch.lane_id,
+                *([sql_value(deliver_by)] if deliver_by else []),
                 room,
                 limits.max_bytes - batch.size_bytes,
                 limits.max_tokens - batch.token_estimate,
@@ -139,13 +160,19 @@ def recount(batch: Batch) -> None:
         size=Sum("size_bytes", default=0),
         tokens=Sum("token_estimate", default=0),
         first=Min("seal_by"),
+        deliver_by=Min("deliver_by"),
         priority=Max("priority", default=0),
     )
     batch.request_count, batch.size_bytes = held["count"], held["size"]
     batch.token_estimate, batch.seal_by = held["tokens"], held["first"]
+    batch.deliver_by = held["deliver_by"]
+    if batch.deliver_by is not None:
+        asked = turnaround.expected(batch.lane_id).seal_by(batch.deliver_by, batch.created_at)
+        batch.seal_by = min(held["first"], asked)
     if not batch.is_priority_set:
         batch.priority = held["priority"]
     counted = ["request_count", "size_bytes", "token_estimate", "seal_by", "priority"]
+    counted.append("deliver_by")
     batch.save(update_fields=counted)
 
 
@@ -176,7 +203,17 @@ def _drop_misfit(lane: Lane, now: datetime) -> bool:
 
 def _seal_old(now: datetime) -> int:
     old = Batch.objects.filter(state=BatchState.BUILDING, seal_by__lte=now)
-    return sum(seal(pk, reason="old enough", now=now) for pk in old.values_list("pk", flat=True))
+    return sum(seal(pk, reason=_why_old(pk), now=now) for pk in old.values_list("pk", flat=True))
+
+
+def _why_old(batch_id: int) -> str:
+    """Say whether its requests have waited long enough, or a deadline is near."""
+    held = Request.objects.filter(batch=batch_id, state=RequestState.PENDING)
+    first = held.aggregate(first=Min("seal_by"), deliver_by=Min("deliver_by"))
+    batch = Batch.objects.get(pk=batch_id)
+    if first["first"] and batch.seal_by and batch.seal_by < first["first"]:
+        return f"its nearest deadline, {first['deliver_by']:%H:%M} UTC, asks for it"
+    return "old enough"
 
 
 def seal(batch_id: int, *, reason: str, now: datetime, by: Actor = CLOCK) -> bool:

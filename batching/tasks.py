@@ -14,6 +14,8 @@ from batching import (
     clientfiles,
     closing,
     collection,
+    deadlines,
+    direct,
     packing,
     planner,
     submission,
@@ -27,6 +29,20 @@ def pack(*, rung: bool = False) -> None:
     """Pack pending requests and seal what is full or old."""
     if tick("pack", packing.pack, rung=rung):
         ring("batching.tasks.upload")
+
+
+@shared_task
+def watch_deadlines(*, rung: bool = False) -> None:
+    """Let near deadlines go first, and end what can't be met where its project says so."""
+    if tick("watch_deadlines", deadlines.watch, rung=rung):
+        ring("delivery.tasks.send")
+
+
+@shared_task
+def answer_late(*, rung: bool = False) -> None:
+    """Ask directly for what can't make it in a batch."""
+    if tick("answer_late", direct.answer_late, rung=rung):
+        ring("delivery.tasks.send")
 
 
 @shared_task

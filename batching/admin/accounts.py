@@ -10,7 +10,7 @@ from django.db.models import Count, Q
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
 from unfold.widgets import UnfoldAdminPasswordWidget
 
-from batching import gateway
+from batching import gateway, turnaround
 from batching.admin import shown
 from batching.admin.moves import Move, MovesAdmin
 from batching.admin.rows import ModelForm, OurAdmin
@@ -158,8 +158,8 @@ class LaneAdmin(OurAdmin[Lane]):
     search_fields = ("model",)
     search_help_text = "Model, as the provider names it"
     ordering = ("-pk",)
-    fields = (("account", "created_at"), ("model", "endpoint"), "token_limit", "batches")
-    readonly_fields = ("account", "model", "endpoint", "created_at", "batches")
+    fields = (("account", "created_at"), ("model", "endpoint"), "token_limit", "takes", "batches")
+    readonly_fields = ("account", "model", "endpoint", "created_at", "takes", "batches")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Lane]:
         """Count the batches that are under way, by the index on lane and state."""
@@ -187,6 +187,15 @@ class LaneAdmin(OurAdmin[Lane]):
         """Those that are not at an end."""
         count: int = lane.open_count  # type: ignore[attr-defined]  # annotated above
         return shown.number(count)
+
+    @admin.display(description="A batch takes (est.)")
+    def takes(self, lane: Lane) -> str:
+        """How long a batch takes at the provider, as learned."""
+        known = turnaround.expected(lane)
+        if known.is_guess:
+            return "not known yet: too few have ended"
+        half, most = shown.duration(known.p50), shown.duration(known.p90)
+        return f"{half} (half of them), {most} (nine of ten); learned from {known.batches:,}"
 
     @admin.display(description="Batches")
     def batches(self, lane: Lane) -> SafeString:

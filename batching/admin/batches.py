@@ -175,7 +175,7 @@ class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
     change_form_outer_before_template = "batcher/admin/_batch_head.html"
     fieldsets = (
         ("Batch", {"fields": (
-            ("key", "lane"), ("created_at", "seal_by"), ("requests", "size"), "tokens",
+            ("key", "lane"), ("created_at", "seal_by"), ("requests", "size"), ("tokens", "deliver_by"),
         )}),
         ("Step at hand", {"fields": (
             ("badge", "state_changed_at"), ("tries", "next_attempt_at"), ("wait_reason", "waiting_since"),

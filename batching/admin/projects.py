@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 from django.contrib import admin
+from django.utils import timezone
 
 from batching.admin import shown
 from batching.admin.rows import OurAdmin
-from batching.models import Project
+from batching.models import DirectSpend, Project
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -19,16 +21,23 @@ if TYPE_CHECKING:
 class ProjectAdmin(OurAdmin[Project]):
     """Made by administrators; never deleted, for that would take all its requests along."""
 
-    list_display = ("name", "created_at", "keys", "destinations", "requests")
+    list_display = ("name", "deadline_policy", "created_at", "keys", "destinations", "requests")
     search_fields = ("name",)
     search_help_text = "Name"
     ordering = ("name",)
-    fields = ("name", "created_at")
-    readonly_fields = ("created_at",)
+    fields = ("name", ("deadline_policy", "direct_cap"), "spent_today", "created_at")
+    readonly_fields = ("spent_today", "created_at")
 
     def has_delete_permission(self, request: HttpRequest, obj: Project | None = None) -> bool:
         """Nobody."""
         return False
+
+    @admin.display(description="Direct answers today")
+    def spent_today(self, project: Project) -> str:
+        """What they cost so far, open ones at the most they may cost."""
+        today = timezone.now().astimezone(UTC).date()
+        spend = DirectSpend.objects.filter(project=project, day=today).first()
+        return shown.money(max(0, spend.nano) if spend else 0)
 
     @admin.display(description="API keys")
     def keys(self, project: Project) -> SafeString:

@@ -89,6 +89,7 @@ _DETAIL: Final = shapes.RequestDetail(
         )
     ],
     transitions=[_ANSWERED],
+    deadline_policy="wait",
     settled_at=_LATER,
     next_delivery_at=None,
     delivered_at=_LATER,

@@ -126,7 +126,7 @@ def show_request_bulk(request: HttpRequest) -> HttpResponseBase:
 def find(caller: Caller, name: str) -> Request:
     """Return the caller's request by its custom_id, or by our id. Raises ApiError 404."""
     mine = Request.objects.filter(project=caller.project).select_related(
-        "lane__account", "batch__lane", "submission", "destination"
+        "project", "lane__account", "batch__lane", "submission", "destination"
     )
     mine = mine.defer(
         "lane__account__api_key", "lane__account__webhook_secret", "destination__secret",
@@ -178,6 +178,7 @@ def _detail(row: Request) -> RequestDetail:
         created_at=row.created_at,
         state_changed_at=row.state_changed_at,
         deliver_by=row.deliver_by,
+        deadline_policy=row.project.deadline_policy,
         settled_at=row.settled_at,
         next_delivery_at=row.due_at,
         delivered_at=row.delivered_at,

@@ -153,6 +153,8 @@ class RequestDetail(Struct, frozen=True):
     created_at: datetime
     state_changed_at: datetime
     deliver_by: datetime | None
+    deadline_policy: str
+    """What your project wants when that can't be met: wait, fail or direct."""
     settled_at: datetime | None
     next_delivery_at: datetime | None
     delivered_at: datetime | None

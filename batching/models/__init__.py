@@ -6,9 +6,10 @@ made through ``batching.lifecycle``.
 
 from __future__ import annotations
 
-from batching.models.accounts import Account, Capacity, Lane
+from batching.models.accounts import Account, Capacity, Lane, Turnaround
 from batching.models.audit import AuditEntry
 from batching.models.batches import Batch
+from batching.models.direct import DirectCall, DirectSpend
 from batching.models.files import ClientFile, FileUpload, UploadPart
 from batching.models.manners import Allowance, KeptAnswer
 from batching.models.operations import Flag, Pulse
@@ -25,6 +26,8 @@ __all__ = [
     "Capacity",
     "ClientFile",
     "Destination",
+    "DirectCall",
+    "DirectSpend",
     "FileUpload",
     "Flag",
     "KeptAnswer",
@@ -34,5 +37,6 @@ __all__ = [
     "Request",
     "RequestBody",
     "Submission",
+    "Turnaround",
     "UploadPart",
 ]

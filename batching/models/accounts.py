@@ -146,6 +146,22 @@ class Lane(models.Model):
         return "paused" if self.paused_at else "open"
 
 
+class Turnaround(models.Model):
+    """How long a lane's last batches took, from their creation at the provider until their results were here."""
+
+    lane = models.OneToOneField(Lane, models.CASCADE, primary_key=True, related_name="turnaround")
+    spans_s = models.JSONField(default=list)
+    """Seconds, oldest first; so many as are remembered."""
+    p50_s = models.PositiveIntegerField(default=0)
+    p90_s = models.PositiveIntegerField(default=0)
+    batches = models.PositiveIntegerField(default=0)
+    """All that ended so far."""
+    learned_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.lane_id}: {self.p50_s} s, {self.p90_s} s"
+
+
 class Capacity(models.Model):
     """What was learned of an account's queue for one model; the provider counts its lanes together."""
 

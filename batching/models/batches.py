@@ -32,12 +32,12 @@ class BatchQuerySet(models.QuerySet["Batch"]):
         return self.filter(state__in=PROVIDER_HOLDS)
 
     def in_order(self, overtakes: int) -> BatchQuerySet:
-        """First who goes first: promoted, overtaken ``overtakes`` times, by priority, rank and age."""
+        """First who goes first: promoted, overtaken ``overtakes`` times, by priority, near deadline, rank, age."""
         is_overdue = models.Case(
             models.When(overtaken__gte=overtakes, then=models.Value(1)), default=models.Value(0)
         )
         promoted = models.F("promoted_at").asc(nulls_last=True)
-        return self.order_by(promoted, is_overdue.desc(), "-priority", "rank", "pk")
+        return self.order_by(promoted, is_overdue.desc(), "-priority", "-is_near", "rank", "pk")
 
     def of_project(self, project_id: int) -> BatchQuerySet:
         """Batches that hold at least one request of this project."""
@@ -60,6 +60,10 @@ class Batch(BatchLifecycle):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     seal_by = models.DateTimeField(null=True, blank=True)
     """The earliest moment that one of its requests asks to be sent."""
+    deliver_by = models.DateTimeField(null=True, blank=True)
+    """The nearest deadline of its requests, counted like the figures below."""
+    is_near = models.BooleanField(default=False, db_default=False, editable=False)
+    """That deadline is so near that it goes before others of its priority."""
 
     # What it holds: counted while it builds, frozen when it is sealed.
     request_count = models.PositiveIntegerField(default=0)

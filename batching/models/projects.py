@@ -9,10 +9,13 @@ import secrets
 import string
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from decimal import Decimal
 
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils import timezone
 
+from batching.costs import NANO
 from batching.encryption import EncryptedTextField
 from batching.models.keys import new_destination_key
 
@@ -21,10 +24,34 @@ _OURS = "bm_live_"
 _LAST_USED_STEP = timedelta(minutes=1)
 
 
+class DeadlinePolicy(models.TextChoices):
+    """What becomes of a request whose ``deliver_by`` can't be met any more, while no provider has it."""
+
+    WAIT = "wait", "wait: keep waiting, deliver late"
+    FAIL = "fail", "fail: tell the client deadline_exceeded"
+    DIRECT = "direct", "direct: ask the provider's ordinary endpoint, at full price, under the cap"
+
+
 class Project(models.Model):
     """A tenant. Everything a key may see or touch belongs to its project."""
 
     name = models.CharField(max_length=100)
+    deadline_policy = models.CharField(
+        max_length=8,
+        choices=DeadlinePolicy.choices,
+        default=DeadlinePolicy.WAIT,
+        db_default=DeadlinePolicy.WAIT.value,
+        help_text="What becomes of a request whose deliver_by can't be met any more, while no provider has it.",
+    )
+    direct_cap = models.DecimalField(
+        "cap for direct answers",
+        max_digits=9,
+        decimal_places=2,
+        default=Decimal(0),
+        db_default=Decimal(0),
+        validators=[MinValueValidator(0)],
+        help_text="US$ a day (UTC) that direct answers may cost; 0: nothing is asked directly.",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -32,6 +59,11 @@ class Project(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def direct_cap_nano(self) -> int:
+        """The cap in nano-dollars."""
+        return int(self.direct_cap * NANO)
 
 
 class Scope(models.TextChoices):

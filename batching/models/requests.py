@@ -133,6 +133,10 @@ class RequestQuerySet(models.QuerySet["Request"]):
         """Pending requests that no batch holds yet."""
         return self.filter(state=RequestState.PENDING, batch__isnull=True)
 
+    def with_deadline(self) -> RequestQuerySet:
+        """Pending requests that are wanted by some time."""
+        return self.filter(state=RequestState.PENDING, deliver_by__isnull=False)
+
     def undecided(self) -> RequestQuerySet:
         """Requests that still wait for their provider."""
         return self.filter(state__in=[RequestState.PENDING, RequestState.PROCESSING])
@@ -227,6 +231,12 @@ class Request(RequestLifecycle):
                 fields=["lane", "-priority", "id"],
                 condition=models.Q(state="pending", batch__isnull=True),
                 name="request_unpacked",
+            ),
+            # deadlines, packing: whose time is near or over, lane by lane.
+            models.Index(
+                fields=["lane", "deliver_by"],
+                condition=models.Q(state="pending", deliver_by__isnull=False),
+                name="request_deadline",
             ),
             # submission (file building), collection (settling), counts of a batch by state.
             models.Index(fields=["batch", "state", "id"], name="request_batch"),

@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from batching.providers import anthropic_lines, listing, tolerant
 from batching.providers.base import (
     AnswerLine,
@@ -100,6 +102,14 @@ class Anthropic:
             self._http.delete(_BATCHES + path_of(file_id))
         except NotFound:
             logger.debug("batch was already gone", extra={"provider_batch": file_id})
+
+    def ask(self, *, custom_id: str, endpoint: str, body: bytes) -> AnswerLine:
+        """Ask the endpoint itself."""
+        answer = self._http.post_bytes(endpoint, body)
+        return anthropic_lines.read_answer(
+            b'{"custom_id":%b,"result":{"type":"succeeded","message":%b}}'
+            % (msgspec.json.encode(custom_id), answer)
+        )
 
     def render_line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
         """See anthropic_lines."""

@@ -299,6 +299,17 @@ class Provider(Protocol):
 
 
 @runtime_checkable
+class AnswersNow(Protocol):
+    """A provider with an ordinary endpoint: one request, answered at once and at its full price."""
+
+    def ask(self, *, custom_id: str, endpoint: str, body: bytes) -> AnswerLine:
+        """Ask, and return the answer as a batch's output would tell it; ``body`` goes as it came.
+
+        This costs money, and leaves no trace that could be looked for: never repeat it blindly.
+        """
+
+
+@runtime_checkable
 class TakesFiles(Protocol):
     """A provider that is given the requests as a file first, and then makes a batch of it."""
 

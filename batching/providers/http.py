@@ -33,6 +33,7 @@ from batching.reach import AddressBlockedError
 
 MAX_JSON_BYTES = 16 * 1024 * 1024
 _MAX_ERROR_BYTES = 64 * 1024
+_MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _BLOCK_BYTES = 256 * 1024
 
 _BROKEN = (requests.RequestException, HTTPError, EOFError, zlib.error, gzip.BadGzipFile)
@@ -50,6 +51,8 @@ class Timeouts:
     """A small call, all in all."""
     transfer_s: float = 1800.0
     """An upload or a download, all in all."""
+    answer_s: float = 600.0
+    """A model's answer, during all of which the server may be silent."""
 
 
 class _Source(Protocol):
@@ -113,6 +116,18 @@ class Http:
         headers = {"Content-Type": "application/json"}
         return self._json(call, self._timeouts.transfer_s, data=body, headers=headers)
 
+    def post_bytes(self, path: str, body: bytes) -> bytes:
+        """Ask a model: send JSON as it came and return the answer as it came; an effect like post."""
+        call = Call(name=f"POST {path}", has_effect=True)
+        headers = {"Content-Type": "application/json"}
+        seconds = self._timeouts.answer_s
+        with self._answer(call, seconds, silence_s=seconds, data=body, headers=headers) as response:
+            answer, is_whole = _read(response, limit=_MAX_ANSWER_BYTES)
+            status = response.status_code
+        if not is_whole or not _is_json(answer):
+            raise faults.unreadable(call, status)
+        return answer
+
     def delete(self, path: str) -> None:
         """Delete something: safe to repeat, so doubt is Trouble.RETRY. The answer is not read."""
         with self._answer(Call(name=f"DELETE {path}", has_effect=False), self._timeouts.call_s):
@@ -150,10 +165,12 @@ class Http:
         raise faults.unreadable(call, response.status_code)
 
     @contextmanager
-    def _answer(self, call: Call, total_s: float, **request: Any) -> Iterator[requests.Response]:
+    def _answer(
+        self, call: Call, total_s: float, *, silence_s: float | None = None, **request: Any
+    ) -> Iterator[requests.Response]:
         """Yield a 2xx answer whose body is still to be read; everything else is a ProviderError."""
         method, path = call.name.split(" ", 1)
-        silence_s = min(self._timeouts.silence_s, total_s)
+        silence_s = min(silence_s or self._timeouts.silence_s, total_s)
         with Deadline(total_s) as deadline, guarding.judged_by(self._judge):
             try:
                 with self._session.request(
@@ -214,6 +231,14 @@ def _blocks(response: requests.Response) -> Iterator[bytes]:
     announced = response.headers.get("Content-Length", "")
     if announced.isdecimal() and response.raw.tell() < int(announced):
         raise requests.exceptions.ContentDecodingError("fewer bytes than announced")
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        tolerant.parse(body)
+    except ValueError:
+        return False
+    return True
 
 
 def path_of(*parts: str) -> str:

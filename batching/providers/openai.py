@@ -14,6 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from batching.providers import listing, openai_lines, tolerant
 from batching.providers.base import (
     AnswerLine,
@@ -152,6 +154,14 @@ class OpenAI:
             self._http.delete(path_of("files", file_id))
         except NotFound:
             logger.debug("file was already gone", extra={"file_id": file_id})
+
+    def ask(self, *, custom_id: str, endpoint: str, body: bytes) -> AnswerLine:
+        """Ask the endpoint itself; the base URL has its ``/v1`` already."""
+        answer = self._http.post_bytes(endpoint.removeprefix("/v1"), body)
+        return openai_lines.read_answer(
+            b'{"id":%b,"custom_id":%b,"response":{"status_code":200,"request_id":null,"body":%b},"error":null}'
+            % (b'"direct"', msgspec.json.encode(custom_id), answer)
+        )
 
     def render_line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
         """See openai_lines."""

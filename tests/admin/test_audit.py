@@ -94,7 +94,8 @@ def test_a_changed_account_is_recorded_without_its_key(keeper):
 
 
 def test_new_rows_and_deleted_ones_are_recorded(keeper):
-    keeper.post(reverse("admin:batching_project_add"), {"name": "tenant"})
+    form = {"name": "tenant", "deadline_policy": "wait", "direct_cap": "0"}
+    keeper.post(reverse("admin:batching_project_add"), form)
     keeper.post(reverse("admin:batching_flag_add"), {"name": Flag.MAINTENANCE, "is_on": "on"})
     account = Account.objects.create(name="a", kind="sandbox", api_key="a-secret")
     keeper.post(reverse("admin:batching_account_delete", args=[account.pk]), {"post": "yes"})

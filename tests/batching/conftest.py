@@ -17,6 +17,6 @@ def data_dir(settings, tmp_path):
 def provider(monkeypatch) -> FakeProvider:
     """Stand in for every account's provider, wherever the core connects to one."""
     fake = FakeProvider()
-    for module in ("adoption", "submission", "collection", "steering"):
+    for module in ("adoption", "submission", "collection", "steering", "direct"):
         monkeypatch.setattr(f"batching.{module}.connect", lambda _account: fake)
     return fake

@@ -45,6 +45,8 @@ class FakeProvider:
     calls: list[str] = field(default_factory=list)
     clock: datetime = NOW
     keeps_metadata: bool = True
+    answers: dict[str, bytes] = field(default_factory=dict)
+    """What it answers when it is asked directly, by our id; else something good."""
     hidden: set[str] = field(default_factory=set)
     """Batches that its listing leaves out."""
     _before: dict[str, list[BaseException]] = field(default_factory=lambda: defaultdict(list))
@@ -140,6 +142,11 @@ class FakeProvider:
     def delete_file(self, file_id: str) -> None:
         self._begin("delete_file")
         self.files.pop(file_id, None)
+
+    def ask(self, *, custom_id: str, endpoint: str, body: bytes) -> AnswerLine:
+        self._begin("ask")
+        self._end("ask")
+        return openai_lines.read_answer(self.answers.get(custom_id) or good(custom_id))
 
     def render_line(self, *, custom_id: str, endpoint: str, body: bytes) -> bytes:
         return openai_lines.render_line(custom_id=custom_id, endpoint=endpoint, body=body)

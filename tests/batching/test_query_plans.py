@@ -84,6 +84,10 @@ QUERIES = {
         lambda lane: Request.objects.unpacked().filter(lane=lane).order_by("-priority", "pk")[:9],
         "request_unpacked",
     ),
+    "near-deadlines-of-a-lane": (
+        lambda lane: Request.objects.with_deadline().filter(lane=lane, deliver_by__lte=NOW)[:9],
+        ("request_deadline", "request_unpacked"),
+    ),
     "due-of-a-destination": (
         lambda _: Request.objects.due(NOW).filter(destination=Destination.objects.first())[:50],
         "request_due",
@@ -155,7 +159,7 @@ def statements(work) -> list[str]:
 
 def test_packing_takes_by_its_index(lane):
     plan = plan_of(
-        packing._TAKE.format(request=Request._meta.db_table, lock=""),
+        packing._TAKE.format(request=Request._meta.db_table, lock="", near=""),
         [Batch.objects.first().pk, lane.pk, 50, 10**6, 10**6],
     )
 
