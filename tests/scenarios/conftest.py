@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.delivery.own_broker import _own_node, own_broker  # noqa: F401  # fixtures
 from tests.scenarios.fixtures import (  # noqa: F401  # fixtures
     _provider_process,
     account,

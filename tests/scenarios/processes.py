@@ -1,4 +1,4 @@
-"""Processes of ours on this test's own database: a worker that can be killed, and the real web server."""
+"""Processes of ours on this test's own database: a worker that can be killed, the real web server, the intake."""
 
 from __future__ import annotations
 
@@ -65,6 +65,14 @@ def web_server(
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: _answers(url), timeout_s=20, what=f"the web server: {log}")
         yield url
+
+
+@contextmanager
+def intake(log: Path, broker_url: str, queue: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Take requests from a queue as `manage.py run intake` does, for the length of the block."""
+    env = _environment(RABBITMQ_URL=broker_url, RABBITMQ_INPUT_QUEUE=queue)
+    with running(str(ROOT / "manage.py"), "run", "intake", env=env, log=log) as process:
+        yield process
 
 
 def _answers(url: str) -> bool:
