@@ -87,7 +87,7 @@ def test_a_chunked_body_is_read_to_its_bound_and_no_further(sent, door):
     assert not any(model.objects.exists() for model in rows)
 
 
-@pytest.mark.parametrize("door", DOORS.keys() - {"file"})
+@pytest.mark.parametrize("door", [door for door in DOORS if door != "file"])
 def test_an_announced_body_is_refused_unread(sent, door):
     answer, read = sent(door, **{"Content-Length": "1000000000"})
 
