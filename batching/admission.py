@@ -20,7 +20,7 @@ from batching import order
 from batching.capacity import Refusal, Room
 from batching.claims import running_clock
 from batching.lifecycle import Actor, BatchState, Stale, move
-from batching.models import Account, Batch
+from batching.models import Account, Batch, Lane
 from batching.providers.registry import traits_for
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,20 @@ _ADMISSION = Actor(name="admission")
 _WAITING = (BatchState.UPLOADED, BatchState.WAITING_FOR_CAPACITY)
 CREATE_LEASE = timedelta(seconds=120)
 """Longer than the create call's deadline: while it runs, nobody looks for its outcome."""
+_READ = (
+    *(
+        "state",
+        "fence",
+        "lane_id",
+        "request_count",
+        "token_estimate",
+        "priority",
+        "rank",
+        "overtaken",
+    ),
+    *("promoted_at", "paused_at", "pause_reason", "wait_reason", "waiting_since", "key"),
+)
+"""All that a look along a line asks for; a line may be thousands long."""
 _TOLD_EACH = 20
 """How many batches of a lane are told what each of them waits for; the others, that these are ahead."""
 _BEHIND = "other batches are ahead of it in its lane"
@@ -68,8 +82,10 @@ def _admit(account_id: int, now: datetime) -> Batch | None:
 def _line(account: Account, now: datetime) -> list[Batch]:
     """Return the account's batches that may be tried now, who goes first in front."""
     due = Batch.objects.due(now, *_WAITING).filter(lane__account=account)
-    line = list(order.in_order(due).select_related("lane").defer("provider_object", "last_error"))
+    lanes = Lane.objects.in_bulk(list(due.order_by().values_list("lane", flat=True).distinct()))
+    line = list(order.in_order(due).only(*_READ))
     for batch in line:
+        batch.lane = lanes[batch.lane_id]
         batch.lane.account = account
     return line
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import models, transaction
-from django.db.models import Count, Sum
+from django.db.models import Sum
 
-from batching.lifecycle import BatchState
+from batching.lifecycle import Actor, BatchState
 from batching.limits import configured_tokens, flight_limits
 from batching.models import Account, Answer, Batch, Capacity, Lane
 from batching.models.batches import BatchQuerySet
@@ -32,76 +32,20 @@ _SHRINK, _GROW, _CLEAN_RUNS = 0.8, 1.25, 3
 _REFUSAL_REMEMBERED = timedelta(days=7)
 _BELOW_REFUSAL = 0.95
 _HOUR = timedelta(hours=1)
+_NOTHING_LEARNED = Capacity()
 _UNREAD = ("provider_object", "last_error")
 """Big columns that nobody here asks for."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """What the provider holds, or may hold."""
-
-    batches: int
-    requests: int
-    tokens: int
-    """Estimated, and narrowed by what was learned."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figures:
-    """A model's queue at its provider, in tokens: what fills it, and where its limit comes from."""
-
-    held: Held
-    limit: int
-    source: str
-    """``lane``, ``account``, ``table`` or ``learned``: who says so."""
-    configured: int
-    """What the operator, else the table of models says."""
-    learned: int | None
-    """What refusals and clean runs taught; None: nothing yet."""
-    ratio: float | None
-    """Real tokens for each estimated one; None: too few answers so far."""
-    is_frozen: bool
-
-
-def figures(lane: Lane) -> Figures:
-    """Return how full the queue of the lane's account and model is."""
-    learned = _learned(lane)
-    configured, source = configured_tokens(lane)
-    limit = _limit(learned, configured, is_operators=source != "table")
-    return Figures(
-        held=held(lane),
-        limit=limit,
-        source=source if limit == configured else "learned",
-        configured=configured,
-        learned=learned.learned_tokens,
-        ratio=_ratio(learned),
-        is_frozen=learned.is_frozen,
-    )
-
-
-def held(lane: Lane) -> Held:
-    """Return what the provider holds of the lane's account and model."""
-    totals = holders(lane).aggregate(
-        batches=Count("pk"),
-        requests=Sum("request_count", default=0),
-        tokens=Sum("token_estimate", default=0),
-    )
-    return Held(
-        batches=totals["batches"],
-        requests=totals["requests"],
-        tokens=math.ceil(totals["tokens"] * _factor(_learned(lane))),
-    )
+def tokens_of(batch: Batch) -> int:
+    """Return the tokens that a batch will take up, as far as we know. Read ``lane__account`` of it."""
+    return math.ceil(batch.token_estimate * factor_of(_learned(batch.lane)))
 
 
 def holders(lane: Lane) -> BatchQuerySet:
     """Return the batches that take up the queue of the lane's account and model, other endpoints' too."""
     at_provider = Batch.objects.held_by_provider()
     return at_provider.filter(lane__account_id=lane.account_id, lane__model=lane.model)
-
-
-def tokens_of(batch: Batch) -> int:
-    """Return the tokens that a batch will take up, as far as we know. Read ``lane__account`` of it."""
-    return math.ceil(batch.token_estimate * _factor(_learned(batch.lane)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,12 +120,11 @@ class Room:
 
     def _tokens_are_taken(self, batch: Batch) -> str:
         lane = batch.lane
-        learned = self._learned.get(lane.model) or Capacity(account=self._account, model=lane.model)
-        there, factor = self._of_model.get(lane.model, []), _factor(learned)
+        learned = self._learned.get(lane.model) or _NOTHING_LEARNED
+        there, factor = self._of_model.get(lane.model, []), factor_of(learned)
         taken = math.ceil(sum(held.token_estimate for held in there) * factor)
         wanted = math.ceil(batch.token_estimate * factor)
-        configured, source = configured_tokens(lane)
-        limit = _limit(learned, configured, is_operators=source != "table")
+        limit = limit_of(lane, learned)
         if not there or taken + wanted <= limit:
             return ""
         return (
@@ -218,7 +161,8 @@ def refused(batch: Batch, now: datetime) -> None:
         if learned.is_frozen:
             return
         wanted = tokens_of(batch)
-        others = max(0, held(batch.lane).tokens - wanted)
+        there = holders(batch.lane).aggregate(tokens=Sum("token_estimate", default=0))["tokens"]
+        others = max(0, math.ceil(there * factor_of(learned)) - wanted)
         learned.refused_tokens, learned.refused_at = others + wanted, now
         learned.learned_tokens = max(others, int((others + wanted) * _SHRINK), 1)
         learned.clean_runs = 0
@@ -284,11 +228,32 @@ def _is_wanted(lane: Lane) -> bool:
     return waiting.filter(lane__account_id=lane.account_id, lane__model=lane.model).exists()
 
 
-def _limit(learned: Capacity, configured: int, *, is_operators: bool) -> int:
-    """The operator's figure is a ceiling; the table's is a guess, which learning may exceed."""
+def limit_of(lane: Lane, learned: Capacity) -> int:
+    """Return how many tokens the lane's account may have enqueued for its model. Read ``account``.
+
+    The operator's figure is a ceiling; the table's is a guess, which learning may exceed.
+    """
+    configured, source = configured_tokens(lane)
     if learned.learned_tokens is None:
         return configured
-    return min(learned.learned_tokens, configured) if is_operators else learned.learned_tokens
+    return learned.learned_tokens if source == "table" else min(learned.learned_tokens, configured)
+
+
+def freeze(lane: Lane, *, by: Actor, reason: str, now: datetime) -> None:
+    """Keep what was learned of the lane's account and model, and learn no more."""
+    _freeze(lane, is_frozen=True)
+
+
+def unfreeze(lane: Lane, *, by: Actor, reason: str, now: datetime) -> None:
+    """Go on learning from what batches take and what the provider refuses."""
+    _freeze(lane, is_frozen=False)
+
+
+def _freeze(lane: Lane, *, is_frozen: bool) -> None:
+    with transaction.atomic():
+        learned = _learned(lane, lock=True)
+        learned.is_frozen = is_frozen
+        learned.save(update_fields=["is_frozen"])
 
 
 def _learned(lane: Lane, *, lock: bool = False) -> Capacity:
@@ -300,13 +265,14 @@ def _learned(lane: Lane, *, lock: bool = False) -> Capacity:
     return found.select_for_update().get()
 
 
-def _ratio(learned: Capacity) -> float | None:
+def ratio_of(learned: Capacity) -> float | None:
+    """Return the real tokens for each estimated one; None: too few answers so far."""
     if learned.estimated_tokens < _ENOUGH_TO_LEARN or not learned.real_tokens:
         return None
     return learned.real_tokens / learned.estimated_tokens
 
 
-def _factor(learned: Capacity) -> float:
+def factor_of(learned: Capacity) -> float:
     """Return what to multiply an estimate with: the learned ratio and a little safety."""
-    ratio = _ratio(learned)
+    ratio = ratio_of(learned)
     return 1.0 if ratio is None else min(max(ratio * _SAFETY, _NARROWEST), _WIDEST)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from batching import order
 from batching.lifecycle import BatchState, RequestState
 from batching.models import Batch, Request
+from batching.models.batches import PROVIDER_HOLDS
 
 
 def explain_request(request: Request, now: datetime) -> str:
@@ -47,12 +49,28 @@ def _delivery(request: Request, now: datetime) -> str:
 
 def explain_batch(batch: Batch, now: datetime) -> str:
     """Return why a batch is where it is, its last trouble included."""
-    sentence = _BATCH[BatchState(batch.state)](batch)
+    sentence = _BATCH[BatchState(batch.state)](batch) + _pause(batch)
     if batch.last_error and not batch.is_final:
         sentence += f" Last trouble: {batch.last_error[:300]}."
         if batch.next_attempt_at and batch.next_attempt_at > now:
             sentence += f" Next try at {_clock(batch.next_attempt_at)}."
     return sentence
+
+
+def _waiting(batch: Batch) -> str:
+    place = order.place_of(batch)
+    return f"It waits ({place}): {batch.wait_reason or 'it is looked at within seconds'}."
+
+
+def _pause(batch: Batch) -> str:
+    """Say what a pause means in this state; a waiting batch has it as its reason already."""
+    if not batch.paused_at or batch.state == BatchState.WAITING_FOR_CAPACITY:
+        return ""
+    if batch.state in order.MOVABLE:
+        return f" It is paused {batch.pause_reason}; it is not started until someone resumes it."
+    if batch.state in PROVIDER_HOLDS:
+        return f" Pausing, {batch.pause_reason}: what the provider holds is finished and delivered."
+    return ""
 
 
 def _building(batch: Batch) -> str:
@@ -84,7 +102,7 @@ _BATCH: dict[BatchState, Callable[[Batch], str]] = {
     BatchState.UPLOADED: lambda b: (
         "Its file is at the provider; it goes as soon as its lane has room."
     ),
-    BatchState.WAITING_FOR_CAPACITY: lambda b: f"It waits: {b.wait_reason}.",
+    BatchState.WAITING_FOR_CAPACITY: _waiting,
     BatchState.SUBMITTING: lambda b: "The provider was asked to start it; its answer is awaited.",
     BatchState.PROCESSING: _processing,
     BatchState.CANCELLING: lambda b: (

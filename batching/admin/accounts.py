@@ -1,4 +1,4 @@
-"""Accounts at providers and their lanes. An account's key can be written and never read back."""
+"""Accounts at providers. An account's key can be written and never read back."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ from typing import TYPE_CHECKING
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, Q
-from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
+from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.widgets import UnfoldAdminPasswordWidget
 
-from batching import gateway, turnaround
+from batching import gateway, queueing
 from batching.admin import shown
 from batching.admin.moves import Move, MovesAdmin
 from batching.admin.rows import ModelForm, OurAdmin
-from batching.lifecycle import BATCH_ENDS
-from batching.models import Account, Lane
+from batching.models import Account
 from batching.providers.base import ProviderError
 from batching.reach import InvalidDestinationError
 from batching.steering import Refused
-from batching.templatetags.badges import BAD, GOOD, QUIET, badge
+from batching.templatetags.badges import BAD, GOOD, QUIET, badge, state_badge
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from django.db.models import QuerySet
     from django.http import HttpRequest
     from django.utils.safestring import SafeString
 
@@ -59,6 +56,25 @@ MOVES = (
         icon="network_check",
         asks_reason=False,
     ),
+    Move(
+        name="pause",
+        label="Pause",
+        effect="No batch is started through it. Requests for it are taken and packed, and what the provider "
+        "holds is finished and delivered.",
+        permission="batching.operate_batch",
+        act=queueing.pause_account,
+        states=frozenset({"open"}),
+        icon="pause_circle",
+    ),
+    Move(
+        name="resume",
+        label="Resume",
+        effect="Its batches are started again, as far as there is room, from the places that they kept.",
+        permission="batching.operate_batch",
+        act=queueing.resume_account,
+        states=frozenset({"paused"}),
+        icon="play_circle",
+    ),
 )
 
 
@@ -75,7 +91,8 @@ class AccountForm(ModelForm[Account]):
         model = Account
         fields = (
             "name", "kind", "base_url", "api_key", "is_enabled", "project", "poll_seconds",
-            "max_requests", "max_bytes", "token_limit",
+            "max_requests", "max_bytes", "token_limit", "max_batches_in_flight",
+            "max_requests_in_flight", "max_creates_per_hour",
         )  # fmt: skip
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -118,10 +135,18 @@ class AccountAdmin(MovesAdmin[Account], OurAdmin[Account]):
         ("Account", {"fields": (("name", "kind"), "base_url", "api_key", "is_enabled", "project")}),
         ("Limits", {"fields": (
             ("max_requests", "max_bytes"), ("token_limit", "poll_seconds"),
+            ("max_batches_in_flight", "max_requests_in_flight"), "max_creates_per_hour",
         )}),
-        ("Health", {"fields": ("badge", "last_error", "last_error_at", "created_at")}),
+        ("Health", {"fields": ("badge", ("paused_at", "pause_reason"), "last_error", "last_error_at", "created_at")}),
     )  # fmt: skip
-    readonly_fields = ("badge", "last_error", "last_error_at", "created_at")
+    readonly_fields = (
+        "badge",
+        "paused_at",
+        "pause_reason",
+        "last_error",
+        "last_error_at",
+        "created_at",
+    )
 
     def has_delete_permission(self, request: HttpRequest, obj: Account | None = None) -> bool:
         """Only those without lanes: the others hold history, and are switched off instead."""
@@ -132,6 +157,8 @@ class AccountAdmin(MovesAdmin[Account], OurAdmin[Account]):
         """Whether it is used, and whether it fails."""
         if not account.is_enabled:
             return badge("off", tone=QUIET, icon="toggle_off")
+        if account.paused_at:
+            return state_badge(account.state)
         if account.last_error:
             return badge("failing", tone=BAD, icon="error")
         return badge("on", tone=GOOD, icon="check_circle")
@@ -145,59 +172,3 @@ class AccountAdmin(MovesAdmin[Account], OurAdmin[Account]):
     def last_trouble(self, account: Account) -> SafeString | str:
         """What went wrong last."""
         return shown.cut(account.last_error, 120) or shown.NOTHING
-
-
-@admin.register(Lane)
-class LaneAdmin(OurAdmin[Lane]):
-    """Made by intake; only its token limit is a person's to set."""
-
-    list_display = ("model", "endpoint", "account", "open_batches", "token_limit", "batches")
-    list_display_links = ("model",)
-    list_select_related = ("account",)
-    list_filter = (("account", RelatedDropdownFilter),)
-    search_fields = ("model",)
-    search_help_text = "Model, as the provider names it"
-    ordering = ("-pk",)
-    fields = (("account", "created_at"), ("model", "endpoint"), "token_limit", "takes", "batches")
-    readonly_fields = ("account", "model", "endpoint", "created_at", "takes", "batches")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Lane]:
-        """Count the batches that are under way, by the index on lane and state."""
-        ends = sorted(str(state) for state in BATCH_ENDS)
-        open_ones = Count("batches", filter=~Q(batches__state__in=ends))
-        return super().get_queryset(request).annotate(open_count=open_ones)
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Lane], search_term: str
-    ) -> tuple[QuerySet[Lane], bool]:
-        """Find by the beginning of the model's name."""
-        term = search_term.strip()
-        return (queryset.filter(model__startswith=term) if term else queryset), False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Nobody: the first request makes it."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Lane | None = None) -> bool:
-        """Nobody: batches and requests point to it."""
-        return False
-
-    @admin.display(description="Batches under way")
-    def open_batches(self, lane: Lane) -> str:
-        """Those that are not at an end."""
-        count: int = lane.open_count  # type: ignore[attr-defined]  # annotated above
-        return shown.number(count)
-
-    @admin.display(description="A batch takes (est.)")
-    def takes(self, lane: Lane) -> str:
-        """How long a batch takes at the provider, as learned."""
-        known = turnaround.expected(lane)
-        if known.is_guess:
-            return "not known yet: too few have ended"
-        half, most = shown.duration(known.p50), shown.duration(known.p90)
-        return f"{half} (half of them), {most} (nine of ten); learned from {known.batches:,}"
-
-    @admin.display(description="Batches")
-    def batches(self, lane: Lane) -> SafeString:
-        """Link to them."""
-        return shown.link(shown.list_of("batching.batch", lane=lane.pk), "show batches")

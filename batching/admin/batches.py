@@ -10,15 +10,16 @@ from django.contrib import admin
 from django.db.models import Count
 from django.utils import timezone
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter
-from unfold.widgets import UnfoldBooleanWidget
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldBooleanWidget
 
-from batching import steering
+from batching import order, queueing, steering
 from batching.admin import searching, shown
 from batching.admin.history import history_of
 from batching.admin.moves import Move, MovesAdmin, ReasonForm, sources_of
 from batching.admin.rows import MachineRows
 from batching.lifecycle import BATCH_ENDS, BatchState, RequestState
 from batching.models import Batch, Lane, Request
+from batching.models.batches import IN_LINE
 from batching.progress import explain_batch
 from batching.templatetags.badges import state_badge
 from delivery import redelivery
@@ -63,7 +64,104 @@ def _redeliver_failed(batch: Batch, *, by: Actor, reason: str, now: datetime) ->
     return redelivery.redeliver_batch(batch, only_failed=True, by=by, reason=reason, now=now)
 
 
+class BeforeForm(ReasonForm):
+    """Asks for the batch that another one is to go before."""
+
+    other = forms.ModelChoiceField(
+        Batch.objects.filter(state__in=order.MOVABLE),
+        label="Before batch",
+        help_text="Its number. It waits in the same lane.",
+        widget=UnfoldAdminIntegerFieldWidget,
+        error_messages={"invalid_choice": "No batch of this number waits."},
+    )
+    field_order = ("other", "reason")
+
+
+class PriorityForm(ReasonForm):
+    """Asks for a priority."""
+
+    priority = forms.IntegerField(
+        min_value=queueing.PRIORITIES[0],
+        max_value=queueing.PRIORITIES[-1],
+        help_text="-100 to 100; higher goes first.",
+        widget=UnfoldAdminIntegerFieldWidget,
+    )
+    field_order = ("priority", "reason")
+
+
+_MOVABLE = frozenset(order.MOVABLE)
+ORDER_MOVES = (
+    Move(
+        name="pause",
+        label="Pause",
+        effect="The batch is not started, and keeps its place. If the provider holds it already, it is finished and "
+        "delivered.",
+        permission=OPERATE,
+        act=queueing.pause,
+        states=frozenset(queueing.PAUSABLE),
+        icon="pause_circle",
+    ),
+    Move(
+        name="resume",
+        label="Resume",
+        effect="The batch may be started again, from the place that it kept.",
+        permission=OPERATE,
+        act=queueing.resume,
+        states=frozenset(queueing.PAUSABLE),
+        icon="play_circle",
+    ),
+    Move(
+        name="move_top",
+        label="Move to top",
+        effect="The batch goes before all others of its lane, with the priority of the first.",
+        permission=OPERATE,
+        act=queueing.move_to_top,
+        states=_MOVABLE,
+        icon="vertical_align_top",
+        is_for_one=True,
+    ),
+    Move(
+        name="move_bottom",
+        label="Move to bottom",
+        effect="The batch goes behind all others of its lane, with the priority of the last.",
+        permission=OPERATE,
+        act=queueing.move_to_bottom,
+        states=_MOVABLE,
+        icon="vertical_align_bottom",
+    ),
+    Move(
+        name="move_before",
+        label="Move before…",
+        effect="The batch goes right before another one of its lane, with that one's priority.",
+        permission=OPERATE,
+        act=queueing.move_before,
+        states=_MOVABLE,
+        icon="move_up",
+        form=BeforeForm,
+        is_for_one=True,
+    ),
+    Move(
+        name="priority",
+        label="Set priority",
+        effect="Batches with a higher priority go first, whatever their age.",
+        permission=OPERATE,
+        act=queueing.set_priority,
+        states=_MOVABLE,
+        icon="flag",
+        form=PriorityForm,
+    ),
+    Move(
+        name="promote",
+        label="Promote now",
+        effect="The batch goes before all others as soon as there is room. It skips the order, not the capacity.",
+        permission=OPERATE,
+        act=queueing.promote,
+        states=frozenset(IN_LINE),
+        icon="rocket_launch",
+    ),
+)
 MOVES = (
+    *ORDER_MOVES,
     Move(
         name="seal",
         label="Seal",
@@ -179,6 +277,7 @@ class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
         )}),
         ("Step at hand", {"fields": (
             ("badge", "state_changed_at"), ("tries", "next_attempt_at"), ("wait_reason", "waiting_since"),
+            ("place", "priority"), ("paused_at", "pause_reason"), ("promoted_at", "overtaken"),
             ("token_limit_tries", "deaths"), ("origin", "splits"), "error",
         )}),
         ("At the provider", {"fields": (
@@ -192,7 +291,16 @@ class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
         )}),
         ("The provider's own object", {"classes": ("collapse",), "fields": ("provider_json",)}),
     )  # fmt: skip
-    readonly_fields = ("badge", "requests", "size", "tokens", "cost", "error", "provider_json")
+    readonly_fields = (
+        "badge",
+        "place",
+        "requests",
+        "size",
+        "tokens",
+        "cost",
+        "error",
+        "provider_json",
+    )
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str
@@ -273,6 +381,12 @@ class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
     def cost(self, batch: Batch) -> str:
         """What its answers cost, in US$."""
         return shown.money(batch.cost_nano)
+
+    @admin.display(description="Place")
+    def place(self, batch: Batch) -> SafeString | str:
+        """Where it stands in its lane, linked to the whole line."""
+        found = order.place_of(batch)
+        return shown.link(shown.page_of(batch.lane), found) if found else shown.NOTHING
 
     @admin.display(description="Last error")
     def error(self, batch: Batch) -> SafeString | str:

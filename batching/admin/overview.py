@@ -17,7 +17,7 @@ from django.utils import timezone
 from batching.admin import shown
 from batching.admin.rows import MOST_COUNTED, count_up_to
 from batching.lifecycle import BatchState, RequestState
-from batching.models import Account, Batch, Destination, Flag, Pulse, Request
+from batching.models import Account, Batch, Destination, Flag, Lane, Pulse, Request
 from batching.templatetags.badges import BAD, WARNING
 
 if TYPE_CHECKING:
@@ -191,6 +191,18 @@ def _broken_things() -> list[Concern]:
         )
         for account in Account.objects.filter(is_enabled=True).exclude(last_error="")[:5]
     ]
+    paused = [
+        Concern(
+            text=f"{noun} {shown.cut(str(row), 80)} is paused {row.pause_reason}",
+            url=shown.page_of(row),
+            tone=WARNING,
+        )
+        for noun, rows in (
+            ("Account", Account.objects.all()),
+            ("Lane", Lane.objects.select_related("account")),
+        )
+        for row in rows.exclude(paused_at=None)[:5]
+    ]
     stopped = Destination.objects.exclude(paused_at=None, disabled_at=None)
     destinations = [
         Concern(
@@ -200,7 +212,7 @@ def _broken_things() -> list[Concern]:
         )
         for place in stopped[:5]
     ]
-    return [*flags, *accounts, *destinations]
+    return [*flags, *accounts, *paused, *destinations]
 
 
 def _counted_concerns(requests: dict[str, int], batches: dict[str, int]) -> list[Concern]:

@@ -17,7 +17,7 @@ from django.db.models import Count, Q, Sum
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from batching import audit, steering
+from batching import audit, order, steering
 from batching.api import shapes
 from batching.api.auth import Caller
 from batching.api.errors import ApiError, Conflict, not_found
@@ -92,12 +92,13 @@ def _filters(request: HttpRequest) -> dict[str, str]:
 )
 def show_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpResponse:
     """Show one batch, and how far your requests in it are."""
-    row = _find(caller, batch_id)
+    row = find(caller, batch_id)
     mine = Request.objects.filter(batch=row, project=caller.project)
     requests, cost = _by_state(mine)
     shown = shapes.batch_detail(
         row,
         why=explain_batch(row, timezone.now()),
+        place=order.place_of(row),
         requests=requests,
         cost=cost,
         log=history(row),
@@ -105,7 +106,8 @@ def show_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpRespo
     return render(msgspec.json.encode(shown))
 
 
-def _find(caller: Caller, batch_id: str) -> Batch:
+def find(caller: Caller, batch_id: str) -> Batch:
+    """Return a batch with a request of the caller's in it. Raises ApiError 404."""
     rows = Batch.objects.of_project(caller.project.pk).select_related("lane__account")
     row = rows.filter(key=batch_id).first() if "\0" not in batch_id else None
     if row is None:
@@ -122,9 +124,9 @@ def _by_state(rows: models.QuerySet[Request]) -> tuple[dict[str, int], str | Non
     return states, dollars(sum(known)) if known else None
 
 
-def _to_steer(caller: Caller, batch_id: str) -> Batch:
+def to_steer(caller: Caller, batch_id: str) -> Batch:
     """Return a batch that is the caller's alone. Raises ApiError 404 or 409."""
-    row = _find(caller, batch_id)
+    row = find(caller, batch_id)
     if Request.objects.filter(batch=row).exclude(project=caller.project).exists():
         detail = "other projects have requests in this batch; an operator may do this"
         raise ApiError("shared_batch", detail)
@@ -132,7 +134,7 @@ def _to_steer(caller: Caller, batch_id: str) -> Batch:
 
 
 @contextmanager
-def _told_with_state(row: Batch) -> Iterator[None]:
+def told_with_state(row: Batch) -> Iterator[None]:
     """Answer what is refused with 409 and the state that the batch really has."""
     try:
         yield
@@ -160,9 +162,9 @@ def _deed(deed: Deed, caller: Caller, batch_id: str, *, asked: str, said: str) -
 
 
 def _do(deed: Deed, caller: Caller, batch_id: str, *, asked: str) -> Batch:
-    row = _to_steer(caller, batch_id)
+    row = to_steer(caller, batch_id)
     action, calls_outside = _ACTIONS[deed]
-    with _told_with_state(row):
+    with told_with_state(row):
         audit.done(deed, row, action=action, calls_outside=calls_outside, by=caller.actor,
                    reason=asked, now=timezone.now())  # fmt: skip
     return row

@@ -14,11 +14,14 @@ from msgspec import Raw, Struct, structs
 
 from batching.api import destination_shapes as destinations
 from batching.api import errors, shapes
+from batching.api import queue_shapes as queues
 from batching.api.errors import Error, Errors, Source
 from batching.api.event_views import Subscription, SubscriptionPage
 from batching.api.health_views import Health, Part, Readiness
 from batching.api.lease_views import LeasedResult, LeasedResults, LeaseSettled
 from batching.api.replay_views import ReplayPage, ReplayShown
+from batching.figures import Figures, Takes, Tokens, Use
+from batching.order import Place
 from delivery.envelope import Envelope, Usage
 
 _AT: Final = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -64,7 +67,7 @@ _BATCH_SUMMARY: Final[dict[str, Any]] = {
     "url": "/v1/responses", "request_count": 1, "size_bytes": 142, "token_estimate": 11,
     "provider_batch_id": "batch_abc", "provider_status": "in_progress",
     "provider_counts": shapes.Counts(total=1, completed=0, failed=0), "wait_reason": "",
-    "last_error": "", "created_at": _AT, "state_changed_at": _LATER, "seal_by": None,
+    "priority": 0, "paused_at": None, "pause_reason": "", "last_error": "", "created_at": _AT, "state_changed_at": _LATER, "seal_by": None,
     "next_attempt_at": _LATER + timedelta(seconds=30),
 }  # fmt: skip
 _SENT_TOGETHER: Final = shapes.SubmissionSummary(
@@ -120,6 +123,22 @@ _REPLAY: Final = ReplayShown(
     only_failed=True, per_second=50.0, reason="the receiver was down", by="key bm_live_q7Rt2xYa",
     matched=12_000, done=3_400, skipped=0, error="", created_at=_AT, ended_at=None,
 )  # fmt: skip
+_LANE: Final[dict[str, Any]] = {
+    "id": "4", "account": "openai", "model": "gpt-4o-mini", "url": "/v1/responses", "state": "open",
+    "pause_reason": "", "figures": Figures(
+        tokens=Tokens(
+            used=1_900_000, limit=2_000_000, source="table", configured=2_000_000, learned=None,
+            refused=None, refused_at=None, ratio=0.93, is_frozen=False,
+        ),
+        lane_batches=Use(used=2, limit=None), batches=Use(used=5, limit=None),
+        requests=Use(used=61_000, limit=None), creates=Use(used=7, limit=2_000), waiting=1,
+        takes=Takes(p50_s=1_240, p90_s=5_300, batches=61),
+    ),
+}  # fmt: skip
+_ACCOUNT: Final = queues.AccountShown(
+    name="openai", kind="openai", is_shared=True, state="paused", paused_at=_AT,
+    pause_reason="by user anna: the key is being changed",
+)  # fmt: skip
 _NOT_A_SECRET: Final = "whsec_" + "A" * 43 + "="
 
 OF_TYPE: Final[dict[Any, Struct]] = {
@@ -151,6 +170,7 @@ OF_TYPE: Final[dict[Any, Struct]] = {
         shapes.BatchDetail(
             **_BATCH_SUMMARY,
             why="The provider works on it.",
+            place=None,
             requests={"processing": 1},
             usage=_NO_TOKENS,
             cost=None,
@@ -159,6 +179,30 @@ OF_TYPE: Final[dict[Any, Struct]] = {
             transitions=[_SEALED],
         ),
         shapes.BatchMoved(id=_BATCH, state="uploading", message="Batch sealed"),
+        queues.BatchPlaced(
+            id=_BATCH, state="waiting_for_capacity", lane="4", place=Place(number=1, of=7), priority=10,
+            paused_at=None, pause_reason="", message="Priority set",
+        ),
+        queues.LanePage(data=[queues.LaneSummary(**_LANE)], next_cursor=None),
+        queues.LaneDetail(
+            **_LANE,
+            held_by=[
+                queues.Holder(
+                    id=None, number=41, lane="4", state="processing", request_count=9_000,
+                    token_estimate=1_900_000,
+                )
+            ],
+            line=[
+                queues.Waiter(
+                    id=_BATCH, number=44, place=1, state="waiting_for_capacity", priority=0,
+                    request_count=900, token_estimate=210_000, overtaken=3, is_promoted=False,
+                    is_paused=False, wait_reason="waiting for 210,000 of 2,000,000 enqueued tokens;"
+                    " 1,900,000 are held by batch 41",
+                )
+            ],
+        ),
+        _ACCOUNT,
+        queues.AccountList(data=[_ACCOUNT]),
         shapes.SubmissionPage(data=[_SENT_TOGETHER], next_cursor=None),
         shapes.SubmissionDetail(
             **structs.asdict(_SENT_TOGETHER),

@@ -30,6 +30,8 @@ _PATH_VALUE = re.compile(r"<(?:\w+:)?(\w+)>")
 _PATH_VALUES: Final = {
     "custom_id": "Your `custom_id`, percent-encoded (slashes may stay), or our `req_…` id.",
     "batch_id": "The batch's id, `bat_…`.",
+    "lane_id": "The lane's id, a number.",
+    "account": "The account's name, percent-encoded.",
     "submission_id": "The submission's id, `sub_…`.",
     "subscription_id": "The subscription's id, `evs_…`.",
     "replay_id": "The replay's id, `rpl_…`.",
@@ -38,6 +40,8 @@ _PATH_VALUES: Final = {
 _TAGS: Final = {
     "requests": "Send requests, look at them, and change their course.",
     "batches": "The provider batches that requests travel in.",
+    "lanes": "The queues of one account, model and endpoint: how full they are, and who waits.",
+    "accounts": "Credentials and limits at providers.",
     "submissions": "Requests that were sent together.",
     "results": "Results for clients that pull.",
     "event-subscriptions": "Who is told when a batch or a submission ends.",

@@ -13,6 +13,7 @@ from django_fsm_log.models import StateLog
 from msgspec import Raw, Struct, structs
 
 from batching.models import Answer, Batch, Request, Submission
+from batching.order import Place
 from delivery.envelope import Usage
 from delivery.models import Attempt
 
@@ -192,6 +193,12 @@ class BatchSummary(Struct, frozen=True):
     provider_status: str | None
     provider_counts: Counts
     wait_reason: str
+    priority: int
+    """Higher goes first: the highest of its requests', unless someone set it."""
+    paused_at: datetime | None
+    """Since when it may not be started; null: it is not paused."""
+    pause_reason: str
+    """Who paused it, and why."""
     last_error: str
     created_at: datetime
     state_changed_at: datetime
@@ -211,6 +218,8 @@ class BatchDetail(BatchSummary, frozen=True):
 
     why: str
     """Why it is where it is and what happens next."""
+    place: Place | None
+    """Null: it does not wait in its lane."""
     requests: dict[str, int]
     """Your requests in it, by state."""
     usage: Usage
@@ -363,6 +372,9 @@ def batch_summary(row: Batch) -> BatchSummary:
             failed=row.provider_failed,
         ),
         wait_reason=row.wait_reason,
+        priority=row.priority,
+        paused_at=row.paused_at,
+        pause_reason=row.pause_reason,
         last_error=row.last_error,
         created_at=row.created_at,
         state_changed_at=row.state_changed_at,
@@ -375,6 +387,7 @@ def batch_detail(
     row: Batch,
     *,
     why: str,
+    place: Place | None,
     requests: Mapping[str, int],
     cost: str | None,
     log: Iterable[StateLog],
@@ -383,6 +396,7 @@ def batch_detail(
     return BatchDetail(
         **structs.asdict(batch_summary(row)),
         why=why,
+        place=place,
         requests=dict(requests),
         usage=usage(row),
         cost=cost,

@@ -16,7 +16,9 @@ from batching.api import docs_views as docs
 from batching.api import event_views as events
 from batching.api import health_views as health
 from batching.api import intake_views as intake
+from batching.api import lane_views as lanes
 from batching.api import lease_views as leases
+from batching.api import queue_views as queue
 from batching.api import replay_views as replays
 from batching.api import request_views as requests
 from batching.api import result_views as result
@@ -28,6 +30,8 @@ from batching.api.redirect_views import redirect_request
 
 _REQUEST = "api/requests/<path:custom_id>"
 _BATCH = "api/batches/<str:batch_id>"
+_LANE = "api/lanes/<str:lane_id>"
+_ACCOUNT = "api/accounts/<str:account>"
 _DESTINATION = "api/destinations/<str:destination_id>"
 
 ROUTES = (
@@ -61,6 +65,21 @@ ROUTES = (
     Route(f"{_BATCH}/restart", POST=batches.restart_batch),
     Route(f"{_BATCH}/redeliver", POST=batches.redeliver_batch),
     Route(f"{_BATCH}/redeliver-failed", POST=batches.redeliver_failed_of_batch),
+    Route(f"{_BATCH}/pause", POST=queue.pause_batch),
+    Route(f"{_BATCH}/resume", POST=queue.resume_batch),
+    Route(f"{_BATCH}/move", POST=queue.move_batch),
+    Route(f"{_BATCH}/priority", POST=queue.set_batch_priority),
+    Route(f"{_BATCH}/promote", POST=queue.promote_batch),
+    Route("api/lanes", GET=lanes.list_lanes),
+    Route(_LANE, GET=lanes.show_lane),
+    Route(f"{_LANE}/pause", POST=lanes.pause_lane),
+    Route(f"{_LANE}/resume", POST=lanes.resume_lane),
+    Route(f"{_LANE}/freeze", POST=lanes.freeze_lane),
+    Route(f"{_LANE}/unfreeze", POST=lanes.unfreeze_lane),
+    Route("api/accounts", GET=lanes.list_accounts),
+    Route(_ACCOUNT, GET=lanes.show_account),
+    Route(f"{_ACCOUNT}/pause", POST=lanes.pause_account),
+    Route(f"{_ACCOUNT}/resume", POST=lanes.resume_account),
     Route("api/submissions", GET=batches.list_submissions),
     Route("api/submissions/<str:submission_id>", GET=batches.show_submission),
     Route(

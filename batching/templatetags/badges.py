@@ -79,3 +79,9 @@ def outcome_badge(outcome: str, *, is_last: bool) -> SafeString:
     if is_last:
         return badge(words, tone=BAD, icon="error")
     return badge(words, tone=WARNING, icon="schedule")
+
+
+@register.filter
+def number(value: int | None) -> str:
+    """Return a whole number with commas; a dash for none."""
+    return "-" if value is None else f"{value:,}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.urls import reverse
 
-from batching.admin import batches, destinations, requests
+from batching.admin import accounts, batches, destinations, lanes, requests
 from batching.models import ApiKey, Batch, Flag
 from delivery import replay_admin
 from delivery.models import Attempt, Replay
@@ -90,12 +90,16 @@ MOVES = [
     *(("batching_request", move) for move in requests.MOVES),
     *(("batching_destination", move) for move in destinations.MOVES),
     *(("delivery_replay", move) for move in replay_admin.MOVES),
+    *(("batching_lane", move) for move in lanes.MOVES),
+    *(("batching_account", move) for move in accounts.MOVES if not move.calls_outside),
 ]
 ROWS = {
     "batching_batch": a_batch,
     "batching_request": a_request,
     "batching_destination": a_destination,
     "delivery_replay": lambda: Replay.objects.create(per_second=1),
+    "batching_lane": a_lane,
+    "batching_account": an_account,
 }
 OPERATES = {"operator", "admin", "root"}
 

@@ -115,7 +115,7 @@ def test_shared_batch_is_not_one_projects_to_steer(api, stranger, deed):
     assert batch.state == "building"
 
 
-@pytest.mark.parametrize("deed", ["pause", "resume", "move", "nonsense"])
+@pytest.mark.parametrize("deed", ["unpause", "nonsense"])
 def test_unknown_deeds_are_404(api, deed):
     assert api.post(f"/api/batches/bat_x/{deed}").status_code == 404
 

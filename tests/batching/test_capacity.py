@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from batching import capacity
+from batching.figures import figures
 from batching.lifecycle import BatchState
 from batching.models import Account, Answer, Capacity, Lane
 from tests.batching.rows import NOW, a_batch, a_lane, a_request
@@ -29,6 +30,10 @@ def waiting(in_lane, tokens=400, **fields):
 def refusal(batch, now):
     found = capacity.Room(batch.lane.account, now).refusal(batch)
     return found.reason if found else ""
+
+
+def tokens_of(one):
+    return figures([one], NOW)[one.pk].tokens
 
 
 def answered(batch, estimate, real):
@@ -100,7 +105,7 @@ def test_a_refusal_lowers_the_limit_to_what_was_taken():
     one = lane()
     held_batch(one, 500)
     capacity.refused(held_batch(one, 400), NOW)
-    found = capacity.figures(one)
+    found = tokens_of(one)
     assert (found.learned, found.limit, found.source, found.configured) == (
         720,
         720,
@@ -114,23 +119,23 @@ def test_clean_runs_raise_it_again_but_not_to_what_was_refused_lately():
     capacity.refused(held_batch(one, 800), NOW)
     for _ in range(9):
         capacity.completed(held_batch(one, 1), NOW)
-    assert capacity.figures(one).learned == 760
+    assert tokens_of(one).learned == 760
     for _ in range(6):
         capacity.completed(held_batch(one, 1), NOW + timedelta(days=8))
-    found = capacity.figures(one)
+    found = tokens_of(one)
     assert (found.learned, found.limit, found.source) == (None, 1_000, "lane")
 
 
 def test_the_tables_figure_is_exceeded_only_while_batches_wait():
     one = lane(token_limit=None)
-    table = capacity.figures(one).limit
+    table = tokens_of(one).limit
     for _ in range(3):
         capacity.completed(held_batch(one, 1), NOW)
-    assert capacity.figures(one).limit == table
+    assert tokens_of(one).limit == table
     waiting(one)
     for _ in range(3):
         capacity.completed(held_batch(one, 1), NOW)
-    assert capacity.figures(one).limit > table
+    assert tokens_of(one).limit > table
 
 
 def test_what_answers_really_took_narrows_the_estimate():
@@ -138,7 +143,7 @@ def test_what_answers_really_took_narrows_the_estimate():
     done = a_batch(lane=one, state="delivered")
     answered(done, 30_000, 15_000)
     capacity.completed(done, NOW)
-    assert capacity.figures(one).ratio == 0.5
+    assert tokens_of(one).ratio == 0.5
     assert capacity.tokens_of(waiting(one, 1_000)) == 525
 
 
@@ -147,7 +152,7 @@ def test_few_answers_teach_nothing():
     done = a_batch(lane=one, state="delivered")
     answered(done, 300, 100)
     capacity.completed(done, NOW)
-    assert capacity.figures(one).ratio is None
+    assert tokens_of(one).ratio is None
     assert capacity.tokens_of(waiting(one, 1_000)) == 1_000
 
 
@@ -156,4 +161,4 @@ def test_what_is_frozen_learns_nothing():
     Capacity.objects.create(account=one.account, model=one.model, is_frozen=True)
     capacity.refused(held_batch(one, 800), NOW)
     capacity.completed(held_batch(one, 1), NOW)
-    assert capacity.figures(one).learned is None
+    assert tokens_of(one).learned is None

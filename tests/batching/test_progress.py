@@ -43,7 +43,10 @@ def test_every_state_of_a_request_has_a_sentence(state, packed):
             "It is filling: 1,234 requests so far; it goes when it is full,"
             " or at 2026-11-21 12:00:00 UTC.",
         ),
-        ({"state": "waiting_for_capacity", "wait_reason": "no room"}, "It waits: no room."),
+        (
+            {"state": "waiting_for_capacity", "wait_reason": "no room"},
+            "It waits (place 1 of 1 in its lane): no room.",
+        ),
         (
             {
                 "state": "processing",
@@ -55,6 +58,16 @@ def test_every_state_of_a_request_has_a_sentence(state, packed):
             },
             "The provider works on it (in_progress): 4 of 10 done;"
             " next look at 2026-11-21 12:00:00 UTC.",
+        ),
+        (
+            {"state": "building", "paused_at": NOW, "pause_reason": "by user anna: costs"},
+            "It is filling: 0 requests so far; it goes when it is full. It is paused by user anna: costs;"
+            " it is not started until someone resumes it.",
+        ),
+        (
+            {"state": "submitting", "paused_at": NOW, "pause_reason": "by user anna: costs"},
+            "The provider was asked to start it; its answer is awaited. Pausing, by user anna: costs:"
+            " what the provider holds is finished and delivered.",
         ),
         ({"state": "failed", "last_error": "bad file"}, "It failed: bad file"),
         (
@@ -68,7 +81,7 @@ def test_every_state_of_a_request_has_a_sentence(state, packed):
             " Next try at 2026-11-21 12:00:05 UTC.",
         ),
     ],
-    ids=["building", "waiting", "processing", "failed", "in-trouble"],
+    ids=["building", "waiting", "processing", "paused", "pausing", "failed", "in-trouble"],
 )
 def test_a_batch_says_what_it_waits_for(fields, expected):
     assert explain_batch(a_batch(**fields), NOW) == expected
@@ -79,7 +92,7 @@ def test_a_request_in_a_batch_says_what_its_batch_waits_for():
 
     sentence = explain_request(a_request(batch=batch), NOW)
 
-    assert sentence == f"It is in batch {batch.key}. It waits: no room."
+    assert sentence == f"It is in batch {batch.key}. It waits (place 1 of 1 in its lane): no room."
 
 
 @pytest.mark.parametrize(
