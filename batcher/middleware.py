@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest, HttpResponseBase
 
-MACHINE_PATHS = ("/api/", "/v1/", "/health", "/ready", "/metrics")
+MACHINE_PATHS = ("/api/", "/v1/", "/hooks/", "/health", "/ready", "/metrics")
 """Beginnings of paths that no browser session is ever used on."""
 
 

@@ -138,6 +138,12 @@ PERIODIC: tuple[Periodic, ...] = (
         description="Lets PostgreSQL count again tables that have grown much, so that its plans fit them.",
     ),
     Periodic(
+        name="forget_notices",
+        task="batching.tasks.forget_notices",
+        every=timedelta(hours=1),
+        description="Drops providers' webhooks that can't come again.",
+    ),
+    Periodic(
         name="send",
         task="delivery.tasks.send",
         every=timedelta(seconds=2),

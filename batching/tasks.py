@@ -20,7 +20,7 @@ from batching import (
     planner,
     submission,
 )
-from batching.models import KeptAnswer
+from batching.models import KeptAnswer, Notice
 from batching.ticks import ring, tick
 
 
@@ -113,3 +113,9 @@ def forget_answers(*, rung: bool = False) -> None:
 def analyze(*, rung: bool = False) -> None:
     """Keep fresh what the database's planner knows of our tables."""
     tick("analyze", lambda _now: planner.analyze_grown(), rung=rung)
+
+
+@shared_task
+def forget_notices(*, rung: bool = False) -> None:
+    """Drop providers' notices that can't come again."""
+    tick("forget_notices", Notice.objects.prune, rung=rung)

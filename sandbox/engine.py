@@ -27,6 +27,7 @@ from sandbox.results import ResultWriter
 from sandbox.rules import RuleBook, Tally
 from sandbox.scenario import parse
 from sandbox.store import REQUESTS, Store, new_file_id
+from sandbox.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -47,6 +48,7 @@ class Engine:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
         self._stop = threading.Event()
         self._bell = asyncio.Event()
+        self._webhooks = Webhooks()
         self.task: asyncio.Task[None] | None = None
         """Runs until close(); when it ends before that, the sandbox is broken."""
 
@@ -62,6 +64,7 @@ class Engine:
             self.task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self.task
+        await self._webhooks.close()
         self._thread.shutdown()
         self.store.keep_reading(self.clock.reading())
 
@@ -92,6 +95,7 @@ class Engine:
         while True:
             self._bell.clear()
             rest = await self.in_thread(self._move_due)
+            self._webhooks.send()
             now = asyncio.get_running_loop().time()
             if now - tidied > _TIDY_EVERY_S:
                 tidied = now
@@ -234,6 +238,7 @@ class Engine:
     ) -> None:
         if self.store.save(batch, files=files or [], tally=tally):
             self.store.keep_reading(self.clock.reading())
+            self._webhooks.note(batch, self.book().scenario.webhook)
             logger.info("batch moved", extra={"batch": batch.id, "status": batch.status})
             return
         for file in files or []:

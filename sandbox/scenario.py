@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -48,6 +49,15 @@ class Limits(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     """By model (``*`` allowed): batches beyond it fail with token_limit_exceeded."""
 
 
+class Webhook(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Where batch.* events of OpenAI's side go, and what signs them."""
+
+    url: Annotated[str, msgspec.Meta(pattern="^https?://")]
+    secret: Annotated[str, msgspec.Meta(pattern="^whsec_[A-Za-z0-9+/]{22,}=*$")]
+    times: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
+    """How often each is sent, with one id: receivers must hear it once."""
+
+
 class Scenario(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """A whole scenario."""
 
@@ -56,6 +66,8 @@ class Scenario(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=
     limits: Limits = Limits()
     unknown_models: list[str] = []
     """Models (``*`` allowed) that do not exist here."""
+    webhook: Webhook | None = None
+    """None: nobody is told."""
     rules: list[AnyRule] = []
 
 

@@ -9,7 +9,7 @@ from django.contrib import admin
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.widgets import UnfoldAdminPasswordWidget
 
-from batching import gateway, queueing
+from batching import gateway, notices, queueing
 from batching.admin import shown
 from batching.admin.moves import Move, MovesAdmin
 from batching.admin.rows import ModelForm, OurAdmin
@@ -78,26 +78,31 @@ MOVES = (
 )
 
 
-class AccountForm(ModelForm[Account]):
-    """An account whose key is only ever written."""
+def _secret_field(label: str) -> forms.CharField:
+    widget = UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"})
+    return forms.CharField(label=label, required=False, widget=widget)
 
-    api_key = forms.CharField(
-        label="API key",
-        required=False,
-        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "new-password"}),
-    )
+
+class AccountForm(ModelForm[Account]):
+    """An account whose key and webhook secret are only ever written."""
+
+    api_key = _secret_field("API key")
+    webhook_secret = _secret_field("Webhook secret")
 
     class Meta:
         model = Account
         fields = (
             "name", "kind", "base_url", "api_key", "is_enabled", "project", "poll_seconds",
             "max_requests", "max_bytes", "token_limit", "max_batches_in_flight",
-            "max_requests_in_flight", "max_creates_per_hour",
+            "max_requests_in_flight", "max_creates_per_hour", "webhook_secret",
         )  # fmt: skip
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # passed through
         self.stored_key = self.instance.api_key
+        self.stored_secret = self.instance.webhook_secret
+        if "webhook_secret" in self.fields:
+            self.fields["webhook_secret"].help_text = self._secret_help()
         if self.stored_key and "api_key" in self.fields:
             hint = f"Stored: {self.instance.key_hint}. Leave empty to keep it."
             self.fields["api_key"].help_text = hint
@@ -106,6 +111,22 @@ class AccountForm(ModelForm[Account]):
         """Keep the stored key when none is typed."""
         typed: str = self.cleaned_data["api_key"].strip()
         return typed or self.stored_key
+
+    def _secret_help(self) -> str:
+        where = f"/hooks/openai/{self.instance.pk}" if self.instance.pk else "/hooks/openai"
+        kept = " One is stored: leave empty to keep it, write “none” to drop it."
+        told = f"OpenAI only: what it shows when you make a webhook for batch.* events that calls {where} here."
+        return told + (kept if self.stored_secret else "")
+
+    def clean_webhook_secret(self) -> str:
+        """Keep the stored secret when none is typed."""
+        typed: str = self.cleaned_data["webhook_secret"].strip()
+        if typed.lower() == "none":
+            return ""
+        problem = notices.secret_problem(typed) if typed else ""
+        if problem:
+            raise forms.ValidationError(f"It can't be used: {problem}.")
+        return typed or self.stored_secret
 
     def _post_clean(self) -> None:
         """Refuse a base URL that no call could be made to."""
@@ -137,12 +158,16 @@ class AccountAdmin(MovesAdmin[Account], OurAdmin[Account]):
             ("max_requests", "max_bytes"), ("token_limit", "poll_seconds"),
             ("max_batches_in_flight", "max_requests_in_flight"), "max_creates_per_hour",
         )}),
-        ("Health", {"fields": ("badge", ("paused_at", "pause_reason"), "last_error", "last_error_at", "created_at")}),
+        ("Webhook of the provider", {"fields": ("webhook_secret",)}),
+        ("Health", {"fields": (
+            "badge", ("paused_at", "pause_reason"), "silent_since", "last_error", "last_error_at", "created_at",
+        )}),
     )  # fmt: skip
     readonly_fields = (
         "badge",
         "paused_at",
         "pause_reason",
+        "silent_since",
         "last_error",
         "last_error_at",
         "created_at",
@@ -159,6 +184,8 @@ class AccountAdmin(MovesAdmin[Account], OurAdmin[Account]):
             return badge("off", tone=QUIET, icon="toggle_off")
         if account.paused_at:
             return state_badge(account.state)
+        if account.silent_since:
+            return badge("silent", tone=BAD, icon="cloud_off")
         if account.last_error:
             return badge("failing", tone=BAD, icon="error")
         return badge("on", tone=GOOD, icon="check_circle")

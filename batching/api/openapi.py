@@ -36,6 +36,7 @@ _PATH_VALUES: Final = {
     "subscription_id": "The subscription's id, `evs_…`.",
     "replay_id": "The replay's id, `rpl_…`.",
     "destination_id": "The destination's id, `dst_…`.",
+    "account_id": "The account's number, as the panel shows it.",
 }
 _TAGS: Final = {
     "requests": "Send requests, look at them, and change their course.",
@@ -46,6 +47,7 @@ _TAGS: Final = {
     "results": "Results for clients that pull.",
     "event-subscriptions": "Who is told when a batch or a submission ends.",
     "replays": "Results sent again, many at a time.",
+    "hooks": "What providers call; signed by them.",
     "destinations": "Where results go, and how that stands.",
     "operation": "How the installation is.",
     "docs": "This document.",

@@ -15,6 +15,7 @@ from batching.api import destination_views as destinations
 from batching.api import docs_views as docs
 from batching.api import event_views as events
 from batching.api import health_views as health
+from batching.api import hook_views as hooks
 from batching.api import intake_views as intake
 from batching.api import lane_views as lanes
 from batching.api import lease_views as leases
@@ -109,6 +110,8 @@ ROUTES = (
     Route("api/replays", GET=replays.list_replays, POST=replays.start_replay),
     Route("api/replays/<str:replay_id>", GET=replays.show_replay),
     Route("api/replays/<str:replay_id>/stop", POST=replays.stop_replay),
+    Route("hooks/openai", POST=hooks.hear_openai),
+    Route("hooks/openai/<str:account_id>", POST=hooks.hear_openai_for),
     Route("api/openapi.json", GET=docs.openapi_document),
     Route("api/docs", GET=docs.docs_page),
     Route("health", GET=health.health),

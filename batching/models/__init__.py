@@ -12,6 +12,7 @@ from batching.models.batches import Batch
 from batching.models.direct import DirectCall, DirectSpend
 from batching.models.files import ClientFile, FileUpload, UploadPart
 from batching.models.manners import Allowance, KeptAnswer
+from batching.models.notices import Notice
 from batching.models.operations import Flag, Pulse
 from batching.models.projects import ApiKey, Destination, Project
 from batching.models.requests import Answer, Request, RequestBody, Submission
@@ -32,6 +33,7 @@ __all__ = [
     "Flag",
     "KeptAnswer",
     "Lane",
+    "Notice",
     "Project",
     "Pulse",
     "Request",

@@ -203,6 +203,33 @@ def test_a_part_that_is_not_there_is_404(as_, part):
 ACCOUNT = {"name": "main", "kind": "openai", "base_url": "https://api.openai.com/v1"}
 
 
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [
+        ("", "whsec_dGhlLW9sZC1zZWNyZXQ="),
+        ("whsec_dGhlLW5ldy1zZWNyZXQ=", "whsec_dGhlLW5ldy1zZWNyZXQ="),
+        ("none", ""),
+    ],
+    ids=["kept", "replaced", "dropped"],
+)
+def test_an_accounts_webhook_secret_is_only_ever_written(as_, typed, stored):
+    account = an_account("main", webhook_secret="whsec_dGhlLW9sZC1zZWNyZXQ=")
+    client, url = as_("admin"), reverse("admin:batching_account_change", args=[account.pk])
+
+    assert "dGhlLW9sZC1zZWNyZXQ" not in client.get(url).content.decode()
+    assert client.post(url, ACCOUNT | {"webhook_secret": typed}).status_code == 302
+    assert Account.objects.get().webhook_secret == stored
+
+
+def test_an_accounts_webhook_secret_that_can_be_none_is_refused(as_):
+    account = an_account("main")
+    url = reverse("admin:batching_account_change", args=[account.pk])
+
+    answer = as_("admin").post(url, ACCOUNT | {"webhook_secret": "whsec_???"})
+
+    assert "followed by base64" in answer.content.decode()
+
+
 def test_an_accounts_key_is_kept_when_none_is_typed_and_replaced_when_one_is(as_):
     account = an_account("main", api_key="sk-the-old-key-1")
     client = as_("admin")

@@ -104,7 +104,7 @@ def test_every_field_of_a_request_has_its_rule(document):
 
 def test_examples_can_be_sent(api):
     for route, _, operation in OPERATIONS:
-        if operation.body and "<" not in route.path:
+        if operation.body and operation.scope and "<" not in route.path:
             answer = api.post(
                 f"/{route.path}", operation.body.example.encode(), operation.body.media_type
             )

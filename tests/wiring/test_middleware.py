@@ -8,7 +8,7 @@ from django.test import RequestFactory
 
 from batcher.middleware import PageCsrf, PageMessages, PageSessions, is_machine_path
 
-MACHINE = ["/api/requests", "/v1/files", "/health", "/ready", "/metrics"]
+MACHINE = ["/api/requests", "/v1/files", "/hooks/openai", "/health", "/ready", "/metrics"]
 PAGES = ["/", "/admin/", "/apis/", "/v10", "/static/x.css"]
 
 
