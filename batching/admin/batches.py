@@ -20,9 +20,8 @@ from batching.admin.rows import MachineRows
 from batching.lifecycle import BATCH_ENDS, BatchState, RequestState
 from batching.models import Batch, Lane, Request
 from batching.models.batches import IN_LINE
-from batching.progress import explain_batch
 from batching.templatetags.badges import state_badge
-from delivery import redelivery
+from delivery import redelivery, why
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -408,7 +407,7 @@ def _surroundings(batch: Batch) -> dict[str, Any]:
     """Return what a batch's page shows around its fields."""
     troubled = Request.objects.filter(batch=batch, state__in=_BAD_STATES).order_by("state", "pk")
     return {
-        "why": explain_batch(batch, timezone.now()),
+        "why": why.of_batch(batch, timezone.now()),
         "row": batch,
         "shares": _shares(batch),
         "requests_url": shown.list_of("batching.request", batch=batch.pk),

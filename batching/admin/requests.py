@@ -26,11 +26,10 @@ from batching.admin.request_filters import (
 from batching.admin.rows import MachineRows
 from batching.lifecycle import BAD_ENDS, RequestState
 from batching.models import Destination, Project, Request
-from batching.progress import explain_request
 from batching.steering import Refused
 from batching.templatetags.badges import outcome_badge, state_badge
 from batching.wire import NOBODY, Delivery, read_delivery
-from delivery import outgoing, redelivery, redirecting
+from delivery import outgoing, redelivery, redirecting, why
 from delivery.models import Attempt
 
 if TYPE_CHECKING:
@@ -301,7 +300,7 @@ def _surroundings(row: Request) -> dict[str, Any]:
     )
     answers = row.answers.defer("line").order_by("attempt")
     return {
-        "why": explain_request(row, timezone.now()),
+        "why": why.of_request(row, timezone.now()),
         "row": row,
         "attempts": [
             (attempt, outcome_badge(attempt.outcome, is_last=attempt.next_at is None))

@@ -36,9 +36,8 @@ from batching.costs import dollars
 from batching.lifecycle import BatchState, RequestState
 from batching.models import Batch, Request, Submission
 from batching.models.projects import Scope
-from batching.progress import explain_batch
 from batching.steering import Refused
-from delivery import redelivery
+from delivery import redelivery, why
 
 _FILTERS: Final = {
     "model": "lane__model",
@@ -97,7 +96,7 @@ def show_batch(request: HttpRequest, caller: Caller, batch_id: str) -> HttpRespo
     requests, cost = _by_state(mine)
     shown = shapes.batch_detail(
         row,
-        why=explain_batch(row, timezone.now()),
+        why=why.of_batch(row, timezone.now(), project_id=caller.project.pk),
         place=order.place_of(row),
         requests=requests,
         cost=cost,

@@ -75,7 +75,13 @@ _SENT_TOGETHER: Final = shapes.SubmissionSummary(
 )
 _DETAIL: Final = shapes.RequestDetail(
     **_SUMMARY,
-    why="Its result was delivered.",
+    why="It is answered. The result was delivered at 2026-11-21 12:00:09 UTC.",
+    explanation=shapes.Explanation(
+        reasons=["It is answered.", "The result was delivered at 2026-11-21 12:00:09 UTC."],
+        next="",
+        next_at=None,
+        estimate=None,
+    ),
     delivery_config={"type": "webhook", "webhook_url": "https://example.com/results"},
     size_bytes=142,
     token_estimate=11,
@@ -169,7 +175,13 @@ OF_TYPE: Final[dict[Any, Struct]] = {
         shapes.BatchPage(data=[shapes.BatchSummary(**_BATCH_SUMMARY)], next_cursor=None),
         shapes.BatchDetail(
             **_BATCH_SUMMARY,
-            why="The provider works on it.",
+            why="The provider works on it (in_progress): 0 of 1 done. Next: the provider is asked about it.",
+            explanation=shapes.Explanation(
+                reasons=["The provider works on it (in_progress): 0 of 1 done."],
+                next="the provider is asked about it",
+                next_at=_LATER + timedelta(seconds=30),
+                estimate=None,
+            ),
             place=None,
             requests={"processing": 1},
             usage=_NO_TOKENS,

@@ -35,8 +35,7 @@ from batching.lifecycle import RequestState
 from batching.models import Answer as AnswerRow
 from batching.models import Request
 from batching.models.projects import Scope
-from batching.progress import explain_request
-from delivery import redelivery
+from delivery import redelivery, why
 
 MAX_ATTEMPTS_SHOWN: Final = 100
 MAX_TRANSITIONS_SHOWN: Final = 500
@@ -147,7 +146,7 @@ def _names(name: str) -> list[models.Q]:
 
 
 def _detail(row: Request) -> RequestDetail:
-    now = timezone.now()
+    told = why.of_request(row, timezone.now())
     answer = AnswerRow.objects.filter(request=row, attempt=row.attempt).first()
     members = answerline.members(bytes(answer.line)) if answer else answerline.Members()
     attempts = row.delivery_attempts.order_by("-pk")[:MAX_ATTEMPTS_SHOWN]
@@ -156,7 +155,8 @@ def _detail(row: Request) -> RequestDetail:
         custom_id=row.custom_id,
         state=row.state,
         outcome=row.outcome,
-        why=explain_request(row, now),
+        why=str(told),
+        explanation=shapes.explanation(told),
         batch=row.batch.key if row.batch else None,
         submission=row.submission.key if row.submission else None,
         url=row.lane.endpoint,

@@ -16,6 +16,7 @@ from batching.models import Answer, Batch, Request, Submission
 from batching.order import Place
 from delivery.envelope import Usage
 from delivery.models import Attempt
+from delivery.why import Why
 
 _ANSWER_SHOWN = 2_000
 
@@ -118,6 +119,26 @@ class Transition(Struct, frozen=True):
     reason: str
 
 
+class Estimate(Struct, frozen=True):
+    """When it may be done: a guess from what was learned, never a promise."""
+
+    at: datetime
+    basis: str
+    """What it was worked out from."""
+
+
+class Explanation(Struct, frozen=True):
+    """`why`, in its parts."""
+
+    reasons: list[str]
+    """Whole sentences, each the reason of the one before it."""
+    next: str
+    """What happens next by itself; empty: nothing does."""
+    next_at: datetime | None
+    """When, as far as that is known."""
+    estimate: Estimate | None
+
+
 class RequestDetail(Struct, frozen=True):
     """One request with all that happened to it."""
 
@@ -126,7 +147,8 @@ class RequestDetail(Struct, frozen=True):
     state: str
     outcome: str
     why: str
-    """Why it is where it is and what happens next, in one or two sentences."""
+    """Why it is where it is and what happens next, in a few sentences."""
+    explanation: Explanation
     batch: str | None
     submission: str | None
     url: str
@@ -218,6 +240,7 @@ class BatchDetail(BatchSummary, frozen=True):
 
     why: str
     """Why it is where it is and what happens next."""
+    explanation: Explanation
     place: Place | None
     """Null: it does not wait in its lane."""
     requests: dict[str, int]
@@ -383,10 +406,20 @@ def batch_summary(row: Batch) -> BatchSummary:
     )
 
 
+def explanation(why: Why) -> Explanation:
+    """Return the parts of an answer to why it is not done."""
+    return Explanation(
+        reasons=list(why.reasons),
+        next=why.next,
+        next_at=why.next_at,
+        estimate=Estimate(at=why.estimate.at, basis=why.estimate.basis) if why.estimate else None,
+    )
+
+
 def batch_detail(
     row: Batch,
     *,
-    why: str,
+    why: Why,
     place: Place | None,
     requests: Mapping[str, int],
     cost: str | None,
@@ -395,7 +428,8 @@ def batch_detail(
     """Return a batch with what was asked beside it."""
     return BatchDetail(
         **structs.asdict(batch_summary(row)),
-        why=why,
+        why=str(why),
+        explanation=explanation(why),
         place=place,
         requests=dict(requests),
         usage=usage(row),

@@ -223,7 +223,7 @@ def test_a_request_for_a_paused_or_disabled_destination_is_taken_and_says_that_i
 
     Request.objects.update(state="processed", due_at=timezone.now(), settled_at=timezone.now())
     why = api.get("/api/requests/r-1").json()["why"]
-    assert "held: its destination is disabled (410 Gone)" in why
+    assert "held: its destination is disabled: 410 Gone" in why
 
 
 @pytest.mark.django_db(transaction=True)

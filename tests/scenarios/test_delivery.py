@@ -52,7 +52,7 @@ def test_a_server_error_and_a_refused_connection_wait_for_their_next_try(api, ro
     assert tried == {"broken": ["http_status"], "refused": ["connection_error"]}
     assert {row["state"] for row in rows.values()} == {"processed"}
     assert all(row["next_delivery_at"] and row["error"] is None for row in rows.values())
-    assert "Try 2 at delivery is due" in rows["refused"]["why"]
+    assert "Next: try 2 at delivery, at" in rows["refused"]["why"]
     assert api.only_batch()["state"] == "delivering"
 
 

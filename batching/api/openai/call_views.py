@@ -35,8 +35,8 @@ from batching.lifecycle import RequestState
 from batching.models import Answer as AnswerRow
 from batching.models import Request
 from batching.models.projects import Scope
-from batching.progress import explain_request
 from batching.wire import Invalid, Line
+from delivery import why
 
 logger = getLogger(__name__)
 
@@ -248,7 +248,7 @@ def _state(row: Request, status: str) -> CallState:
         model=row.lane.model,
         custom_id=row.custom_id,
         location=_location(row),
-        why=explain_request(row, timezone.now()),
+        why=str(why.of_request(row, timezone.now())),
     )
 
 
