@@ -94,6 +94,10 @@ class Environment:
             self.problems.append(f"{name} can not be kept in {str(path)!r}: {problem.strerror}")
             return ""
 
+    def gives(self, name: str) -> bool:
+        """Tell whether `name` is set, by itself or by a file."""
+        return bool(self._source.get(name) or self._source.get(f"{name}_FILE"))
+
     def finish(self) -> None:
         """Raise WrongEnvironment when any variable read so far was wrong."""
         if self.problems:

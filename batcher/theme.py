@@ -76,6 +76,13 @@ NAVIGATION = [
         _page("History", "django_fsm_log.statelog", "history"),
         _page("Clock", "django_celery_beat.periodictask", "schedule"),
         _page("Switches", "batching.flag", "toggle_on"),
+        _page("Token limits", "batching.tokenlimit", "speed", seen_like="batching.account"),
+        {
+            "title": "Settings",
+            "icon": "tune",
+            "link": reverse_lazy("admin:batching_settings"),
+            "permission": _may("batching.view_account"),
+        },
         _page("Intake", "delivery.intakestatus", "move_to_inbox"),
         _page("Refused messages", "delivery.rejection", "unsubscribe"),
     ),

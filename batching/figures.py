@@ -40,7 +40,7 @@ class Tokens:
     limit: int
     """What holds now."""
     source: str
-    """Who says so: ``lane``, ``account``, ``table`` or ``learned``."""
+    """Who says so: ``lane``, ``model``, ``account``, ``table`` or ``learned``."""
     configured: int
     """What the operator, else the table of models says."""
     learned: int | None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from batching.models import Account, Lane
+from batching.models import Account, Lane, TokenLimit
 from batching.providers.registry import limits_for
 
 # OpenAI's enqueued prompt tokens per model at the lowest tier, by longest prefix. A higher tier has
@@ -80,12 +80,23 @@ def token_limit(lane: Lane) -> int:
 
 
 def configured_tokens(lane: Lane) -> tuple[int, str]:
-    """Return the enqueued tokens of the lane's model, and who says so: lane, account or table."""
+    """Return the enqueued tokens of the lane's model, and who says so: lane, model, account or table.
+
+    A figure for the model in this account comes before the account's own, one for all accounts after it.
+    """
     if lane.token_limit:
         return lane.token_limit, "lane"
-    if lane.account.token_limit:
-        return lane.account.token_limit, "account"
-    return model_token_limit(lane.model), "table"
+    account, name = lane.account, lane.model.lower()
+    fitting = [row for row in account.model_limits if name.startswith(row.prefix)]
+    if of_account := [row for row in fitting if row.account_id]:
+        return _longest(of_account).tokens, "model"
+    if account.token_limit:
+        return account.token_limit, "account"
+    return (_longest(fitting).tokens, "model") if fitting else (model_token_limit(name), "table")
+
+
+def _longest(rows: list[TokenLimit]) -> TokenLimit:
+    return max(rows, key=lambda row: len(row.prefix))
 
 
 def model_token_limit(model: str) -> int:

@@ -6,7 +6,7 @@ made through ``batching.lifecycle``.
 
 from __future__ import annotations
 
-from batching.models.accounts import Account, Capacity, Lane, Turnaround
+from batching.models.accounts import Account, Capacity, Lane, TokenLimit, Turnaround
 from batching.models.audit import AuditEntry
 from batching.models.batches import Batch
 from batching.models.direct import DirectCall, DirectSpend
@@ -39,6 +39,7 @@ __all__ = [
     "Request",
     "RequestBody",
     "Submission",
+    "TokenLimit",
     "Turnaround",
     "UploadPart",
 ]

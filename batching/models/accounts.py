@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.utils import timezone
+from django.utils.functional import cached_property
 
 from batching.encryption import EncryptedTextField
 from batching.models.projects import Project
@@ -96,6 +97,12 @@ class Account(models.Model):
             return "off"
         return "paused" if self.paused_at else "open"
 
+    @cached_property
+    def model_limits(self) -> list[TokenLimit]:
+        """The figures for models that hold for it, read once."""
+        mine = models.Q(account=self.pk) | models.Q(account=None)
+        return list(TokenLimit.objects.filter(mine))
+
     @property
     def is_sandbox(self) -> bool:
         """True when the stand-in provider is behind it, whichever side."""
@@ -109,6 +116,36 @@ class Account(models.Model):
             if len(self.api_key) > 8
             else ("set" if self.api_key else "none")
         )
+
+
+class TokenLimit(models.Model):
+    """The operator's figure for models whose names begin alike; it comes before the built-in table."""
+
+    account = models.ForeignKey(
+        Account,
+        models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
+        help_text="Only for this account; empty: for all of them.",
+    )
+    prefix = models.CharField(
+        max_length=200, help_text="The beginning of the model's name; the longest that fits holds."
+    )
+    tokens = models.PositiveBigIntegerField(help_text="Enqueued tokens, such as 1,234,567.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["account", "prefix"], name="tokenlimit_of"),
+            models.UniqueConstraint(
+                fields=["prefix"], condition=models.Q(account=None), name="tokenlimit_of_all"
+            ),
+            models.CheckConstraint(condition=models.Q(tokens__gt=0), name="tokenlimit_is_some"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.prefix}: {self.tokens:,}"
 
 
 class Lane(models.Model):
