@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from batching import order
+from batching import order, turnaround
 from batching.lifecycle import BatchState, RequestState
 from batching.models import Batch, Destination, Request
 from batching.models.batches import IN_LINE, PROVIDER_HOLDS
@@ -166,11 +166,31 @@ def _held_deliveries(batch: Batch, now: datetime, project_id: int | None) -> lis
 
 
 def _estimate(batch: Batch, now: datetime) -> Estimate | None:
+    """Guess when the provider is done with it: by its own progress, else by what its lane's batches took."""
+    if batch.state != BatchState.PROCESSING or batch.create_started_at is None:
+        return None
+    return _by_progress(batch, now) or _by_lane(batch.lane_id, batch.create_started_at, now)
+
+
+def _by_lane(lane_id: int, started: datetime, now: datetime) -> Estimate | None:
+    """Take as long as half of the lane's batches, or nine of ten when it is past that."""
+    known = turnaround.expected(lane_id)
+    if known.is_guess:
+        return None
+    for share, span in (("half", known.p50), ("nine of ten", known.p90)):
+        if started + span > now:
+            minutes = max(1, round(span.total_seconds() / 60))
+            basis = f"{share} of the lane's batches took up to {minutes:,} min"
+            return Estimate(at=started + span, basis=basis)
+    return None
+
+
+def _by_progress(batch: Batch, now: datetime) -> Estimate | None:
     """Go on at the pace that the provider had so far; None when it shows no progress."""
     done = (batch.provider_completed or 0) + (batch.provider_failed or 0)
     left = (batch.provider_total or 0) - done
     started, seen = batch.create_started_at, batch.polled_at
-    if batch.state != BatchState.PROCESSING or not (done and started and seen) or left <= 0:
+    if not (done and started and seen) or left <= 0:
         return None
     at = seen + (seen - started) * left / done
     if batch.provider_expires_at:

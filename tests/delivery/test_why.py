@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from batching.lifecycle import BatchState, RequestState
-from batching.models import Batch
+from batching.models import Batch, Turnaround
 from delivery import health, why
 from delivery.models import DestinationHealth
 from tests.batching.rows import NOW, a_batch, a_destination, a_lane, a_project, a_request
@@ -127,6 +127,28 @@ def test_progress_at_the_provider_becomes_an_estimate_that_says_its_basis():
 def test_there_is_no_estimate_without_a_ground(fields):
     usual = {"polled_at": NOW, "provider_total": 100, "provider_completed": 90}
     batch = a_batch(state="processing", create_started_at=NOW - 20 * MINUTE, **usual | fields)
+
+    assert why.of_batch(batch, NOW).estimate is None
+
+
+@pytest.mark.parametrize(
+    ("age", "at", "share"),
+    [(5, 5, "half"), (15, 5, "nine of ten")],
+    ids=["young", "older"],
+)
+def test_without_progress_the_lanes_batches_are_the_ground(age, at, share):
+    lane = a_lane()
+    Turnaround.objects.create(lane=lane, p50_s=600, p90_s=1200, batches=9, spans_s=[600])
+    batch = a_batch(lane=lane, state="processing", create_started_at=NOW - age * MINUTE)
+
+    estimate = why.of_batch(batch, NOW).estimate
+
+    assert estimate.at == NOW + at * MINUTE
+    assert estimate.basis.startswith(f"{share} of the lane's batches took up to")
+
+
+def test_a_lane_that_ended_too_few_batches_gives_no_estimate():
+    batch = a_batch(state="processing", create_started_at=NOW)
 
     assert why.of_batch(batch, NOW).estimate is None
 
