@@ -16,7 +16,7 @@ from django.db.models import Count, QuerySet, Sum
 
 from batching import turnaround
 from batching.capacity import factor_of, limit_of, ratio_of
-from batching.limits import configured_tokens, flight_limits
+from batching.limits import configured_tokens, flight_limits, read_model_limits
 from batching.models import Batch, Capacity, Lane
 from batching.models.batches import IN_LINE
 
@@ -87,6 +87,7 @@ class Figures:
 def figures(lanes: Sequence[Lane], now: datetime) -> dict[int, Figures]:
     """Return the figures of lanes by their numbers. Read ``account`` of each."""
     accounts = {lane.account_id for lane in lanes}
+    read_model_limits(lanes)
     batches = Batch.objects.filter(lane__account__in=accounts)
     held = _sums(batches.held_by_provider())
     learned = {(c.account_id, c.model): c for c in Capacity.objects.filter(account__in=accounts)}

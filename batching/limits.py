@@ -6,6 +6,7 @@ the provider: the operator's figure for the lane, else for the account, else a t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from batching.models import Account, Lane, TokenLimit
@@ -93,6 +94,13 @@ def configured_tokens(lane: Lane) -> tuple[int, str]:
     if account.token_limit:
         return account.token_limit, "account"
     return (_longest(fitting).tokens, "model") if fitting else (model_token_limit(name), "table")
+
+
+def read_model_limits(lanes: Iterable[Lane]) -> None:
+    """Read the figures for models once for all of these lanes, instead of once for each account."""
+    rows = list(TokenLimit.objects.all())
+    for lane in lanes:
+        lane.account.model_limits = [r for r in rows if r.account_id in (None, lane.account_id)]
 
 
 def _longest(rows: list[TokenLimit]) -> TokenLimit:

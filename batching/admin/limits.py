@@ -16,7 +16,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from batching.admin import shown
 from batching.admin.rows import ModelForm, OurAdmin
-from batching.limits import configured_tokens
+from batching.limits import configured_tokens, read_model_limits
 from batching.models import Account, Flag, Lane, TokenLimit
 from batching.providers.registry import KINDS, limits_for
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SEE, KEEP = "batching.view_account", "batching.change_account"
 LANES_SHOWN: Final = 200
+_SECRETS: Final = ("account__api_key", "account__webhook_secret")
 _DIGITS = re.compile(r"[0-9][0-9, _']*")
 _MOST = 10**15
 _OF_ACCOUNT: Final = (
@@ -171,7 +172,7 @@ def _effective(account: Account, field: str) -> tuple[str, str]:
 
 
 def _of_models() -> Iterator[Setting]:
-    rows = TokenLimit.objects.select_related("account").defer("account__api_key")
+    rows = TokenLimit.objects.select_related("account").defer(*_SECRETS)
     for row in rows.order_by("prefix", "account"):
         whose = f" · {row.account.name}" if row.account else ""
         yield Setting(
@@ -181,9 +182,9 @@ def _of_models() -> Iterator[Setting]:
 
 
 def _of_lanes() -> Iterator[Setting]:
-    accounts = Account.objects.defer("api_key", "webhook_secret").in_bulk()
-    for lane in Lane.objects.order_by("-pk")[:LANES_SHOWN]:
-        lane.account = accounts[lane.account_id]  # one instance each: its figures are read once
+    lanes = Lane.objects.select_related("account").defer(*_SECRETS).order_by("-pk")[:LANES_SHOWN]
+    read_model_limits(lanes)
+    for lane in lanes:
         tokens, source = configured_tokens(lane)
         yield Setting(
             name=f"{lane} · token_limit", value=shown.number(tokens),

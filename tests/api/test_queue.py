@@ -218,7 +218,7 @@ def test_any_number_of_lanes_is_the_same_few_queries(api, django_assert_max_num_
         a_batch(lane=lane, state="processing", token_estimate=n)
     api.get("/api/lanes?limit=1")
 
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(7):
         data = api.get("/api/lanes?limit=100").json()["data"]
 
     assert sorted(row["figures"]["tokens"]["used"] for row in data) == list(range(12))
