@@ -91,6 +91,9 @@ def of_batch(batch: Batch, now: datetime, *, project_id: int | None = None) -> W
 
 def _unanswered(request: Request, now: datetime) -> Why:
     again = f"It is sent for the {request.attempt}. time." if request.attempt > 1 else ""
+    if request.batch is None and request.state == RequestState.PROCESSING:
+        asked = "No batch brings it in time, so the provider is asked directly."
+        return Why(reasons=(asked,), next="its answer is delivered")
     if request.batch is None:
         waits = "It waits to be packed into a batch, within seconds."
         return Why(reasons=tuple(filter(None, (waits, again))), next="it is packed into a batch")

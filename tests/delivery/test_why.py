@@ -252,3 +252,9 @@ def test_a_held_request_takes_one_query(django_assert_num_queries):
     with django_assert_num_queries(1):
         assert why.of_request(request, NOW)
     assert health.of(request.destination, now=NOW).sentence == ""
+
+
+def test_a_request_that_is_asked_directly_says_so():
+    told = why.of_request(a_request(state="processing", batch=None), NOW)
+
+    assert told.reasons == ("No batch brings it in time, so the provider is asked directly.",)
