@@ -36,7 +36,7 @@ def page_of(client, row) -> str:
 def test_a_batch_says_why_it_is_not_done(as_):
     batch = a_batch(state="waiting_for_capacity", wait_reason="the lane is full")
 
-    assert "It waits (place 1 of 1 in its lane): the lane is full." in page_of(as_("viewer"), batch)
+    assert "It waits: the lane is full." in page_of(as_("viewer"), batch)
 
 
 def test_history_tells_who_why_and_how_long_after(as_, django_user_model):
