@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 
 from batching import turnaround
 from batching.capacity import factor_of, limit_of, ratio_of
 from batching.limits import configured_tokens, flight_limits, read_model_limits
 from batching.models import Batch, Capacity, Lane
-from batching.models.batches import IN_LINE
+from batching.models.batches import IN_LINE, PROVIDER_HOLDS
 
 _HOUR = timedelta(hours=1)
 
@@ -89,10 +89,9 @@ def figures(lanes: Sequence[Lane], now: datetime) -> dict[int, Figures]:
     accounts = {lane.account_id for lane in lanes}
     read_model_limits(lanes)
     batches = Batch.objects.filter(lane__account__in=accounts)
-    held = _sums(batches.held_by_provider())
+    held = _sums(batches.filter(state__in=(*PROVIDER_HOLDS, *IN_LINE)))
     learned = {(c.account_id, c.model): c for c in Capacity.objects.filter(account__in=accounts)}
     created = _counts(batches.filter(create_started_at__gt=now - _HOUR), "lane__account")
-    waiting = _counts(Batch.objects.filter(lane__in=lanes, state__in=IN_LINE), "lane")
     turnarounds = turnaround.expected_of(lane.pk for lane in lanes)
     found = {}
     for lane in lanes:
@@ -107,7 +106,7 @@ def figures(lanes: Sequence[Lane], now: datetime) -> dict[int, Figures]:
             batches=Use(used=ours.total("held"), limit=account.max_batches_in_flight),
             requests=Use(used=ours.total("lines"), limit=limits.requests_in_flight),
             creates=Use(used=created.get(account.pk, 0), limit=limits.creates_per_hour),
-            waiting=waiting.get(lane.pk, 0),
+            waiting=ours.total("in_line", lane=lane.pk),
             takes=_takes(turnarounds.get(lane.pk)),
         )
     return found
@@ -122,7 +121,7 @@ def _takes(learned: turnaround.Expected | None) -> Takes | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Held:
-    """What the provider holds of one account, a row for each of its lanes."""
+    """What the provider holds of one account and what waits, a row for each of its lanes."""
 
     rows: list[dict[str, Any]]
 
@@ -134,10 +133,12 @@ class _Held:
 
 def _sums(batches: QuerySet[Batch]) -> list[dict[str, Any]]:
     grouped = batches.order_by().values("lane", "lane__account", "lane__model")
+    is_held = Q(state__in=PROVIDER_HOLDS)
     sums = grouped.annotate(
-        held=Count("pk"),
-        lines=Sum("request_count", default=0),
-        estimate=Sum("token_estimate", default=0),
+        in_line=Count("pk", filter=~is_held),
+        held=Count("pk", filter=is_held),
+        lines=Sum("request_count", filter=is_held, default=0),
+        estimate=Sum("token_estimate", filter=is_held, default=0),
     )
     return [dict(row) for row in sums]
 
