@@ -25,6 +25,11 @@ _GATHER = timedelta(seconds=30)
 _GUESS = timedelta(hours=1)
 """Most batches are back within it (OpenAI's and Anthropic's batch guides, 2026); promised are 24 hours."""
 
+_PROMISED = timedelta(hours=24)
+"""The completion window that both providers state (the same guides)."""
+_SLOW_AT_LEAST = timedelta(minutes=10)
+_MOST_LOOKED_AT = 10_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
@@ -40,6 +45,11 @@ class Expected:
     def is_guess(self) -> bool:
         """True when too few batches have ended to say."""
         return self.batches == 0
+
+    @property
+    def slow_after(self) -> timedelta:
+        """Longer than this is not usual: twice what nine of ten batches take; the provider's promise, if unknown."""
+        return _PROMISED if self.is_guess else max(2 * self.p90, _SLOW_AT_LEAST)
 
     def seal_by(self, deliver_by: datetime, opened_at: datetime) -> datetime:
         """Return when a batch is to be sealed at the latest for the sake of this deadline."""
@@ -92,6 +102,15 @@ def expected_of(lanes: Iterable[int]) -> Mapping[int, Expected]:
         )
         for row in rows
     }
+
+
+def slow(now: datetime) -> list[int]:
+    """Return the numbers of the batches that the provider has had for longer than is usual. Two queries."""
+    old = Batch.objects.held_by_provider().filter(create_started_at__lt=now - _SLOW_AT_LEAST)
+    rows = old.order_by("pk").values_list("pk", "lane_id", "create_started_at")
+    held = [(pk, lane, began) for pk, lane, began in rows[:_MOST_LOOKED_AT] if began is not None]
+    usual = expected_of({lane for _, lane, _ in held}) if held else {}
+    return [pk for pk, lane, began in held if now - began > usual.get(lane, GUESS).slow_after]
 
 
 def _percentile(spans: list[int], percent: int) -> int:

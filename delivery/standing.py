@@ -19,6 +19,7 @@ from delivery.health import Health
 from delivery.models import Attempt
 
 MOST_COUNTED: Final = 10_000
+_LAST_TRY: Final = Attempt.objects.filter(request=OuterRef("pk")).order_by("-pk")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,11 @@ class Cause:
     status: int | None
     """HTTP status, when there was one."""
     count: int
+
+    def __str__(self) -> str:
+        """Say it in words: ``http status 503``, ``timeout``."""
+        words = (self.outcome or "cause not known").replace("_", " ")
+        return words if self.status is None else f"{words} {self.status}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +63,19 @@ def of(destination: Destination, *, now: datetime) -> Standing:
         waiting=due[:MOST_COUNTED].count(),
         oldest_due_at=due.order_by("due_at").values_list("due_at", flat=True).first(),
         given_up=given_up,
-        causes=_causes(dead.order_by("-dead_at"), given_up) if given_up else (),
+        causes=causes(dead.order_by("-dead_at"), given_up) if given_up else (),
         health=health.of(destination, now=now),
     )
 
 
-def _causes(dead: QuerySet[Request], given_up: int) -> list[Cause]:
-    """Group what was given up by how its last try ended."""
-    tries = Attempt.objects.filter(request=OuterRef("pk")).order_by("-pk").values("pk")
+def dead_letters() -> QuerySet[Request]:
+    """Return everything that was given up and waits for a person, in the order of its index."""
+    return Request.objects.filter(dead_at__isnull=False).order_by("destination_id", "dead_at")
+
+
+def causes(dead: QuerySet[Request], given_up: int) -> list[Cause]:
+    """Group the first MOST_COUNTED of what was given up by how its last try ended, the most frequent first."""
+    tries = _LAST_TRY.values("pk")
     chosen = Request.objects.filter(pk__in=dead.values("pk")[:MOST_COUNTED]).order_by()
     last = chosen.annotate(last=Subquery(tries[:1])).values("last")
     kinds = Attempt.objects.filter(pk__in=last).order_by().values("outcome", "status")
@@ -72,3 +83,16 @@ def _causes(dead: QuerySet[Request], given_up: int) -> list[Cause]:
     if (unknown := given_up - sum(cause.count for cause in found)) > 0:
         found.append(Cause(outcome="", status=None, count=unknown))
     return sorted(found, key=lambda cause: (-cause.count, cause.outcome))
+
+
+def given_up_so(outcome: str, status: int | None) -> QuerySet[Request]:
+    """Return those of the first MOST_COUNTED dead letters whose last try ended so: the rows of one Cause."""
+    rows = Request.objects.filter(pk__in=dead_letters().values("pk")[:MOST_COUNTED]).annotate(
+        last_outcome=Subquery(_LAST_TRY.values("outcome")[:1]),
+        last_status=Subquery(_LAST_TRY.values("status")[:1]),
+    )
+    if not outcome:
+        return rows.filter(last_outcome__isnull=True)
+    if status is None:
+        return rows.filter(last_outcome=outcome, last_status__isnull=True)
+    return rows.filter(last_outcome=outcome, last_status=status)

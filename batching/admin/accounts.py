@@ -13,6 +13,7 @@ from batching import gateway, notices, queueing
 from batching.admin import shown
 from batching.admin.moves import Move, MovesAdmin
 from batching.admin.rows import ModelForm, OurAdmin
+from batching.admin.standings import AccountStandingFilter
 from batching.models import Account
 from batching.providers.base import ProviderError
 from batching.reach import InvalidDestinationError
@@ -148,7 +149,7 @@ class AccountAdmin(MovesAdmin[Account], OurAdmin[Account]):
     moves = MOVES
     list_display = ("name", "kind", "base_url", "badge", "hint", "project", "last_trouble")
     list_select_related = ("project",)
-    list_filter = (("kind", ChoicesDropdownFilter),)
+    list_filter = (("kind", ChoicesDropdownFilter), AccountStandingFilter)
     search_fields = ("name",)
     search_help_text = "Name"
     ordering = ("name",)

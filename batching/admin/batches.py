@@ -17,6 +17,7 @@ from batching.admin import searching, shown
 from batching.admin.history import history_of
 from batching.admin.moves import Move, MovesAdmin, ReasonForm, sources_of
 from batching.admin.rows import MachineRows
+from batching.admin.standings import BatchStandingFilter
 from batching.lifecycle import BATCH_ENDS, BatchState, RequestState
 from batching.models import Batch, Lane, Request
 from batching.models.batches import IN_LINE
@@ -265,7 +266,7 @@ class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
     )  # fmt: skip
     list_display_links = ("name",)
     list_select_related = ("lane__account",)
-    list_filter = (("state", ChoicesDropdownFilter), LaneFilter)
+    list_filter = (("state", ChoicesDropdownFilter), LaneFilter, BatchStandingFilter)
     search_fields = ("key",)
     search_help_text = "Number, key (bat_…) or provider's id (batch_…)"
     deferred_in_lists = ("provider_object", "last_error")

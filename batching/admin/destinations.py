@@ -15,6 +15,7 @@ from batching.admin import replay_orders, searching, shown
 from batching.admin.moves import Move, MovesAdmin
 from batching.admin.rows import ModelForm, OurAdmin
 from batching.admin.secrets import shown_once
+from batching.admin.standings import DestinationStandingFilter
 from batching.models import Destination
 from batching.steering import Refused
 from batching.templatetags.badges import state_badge
@@ -231,7 +232,11 @@ class DestinationAdmin(MovesAdmin[Destination], OurAdmin[Destination]):
     list_display = ("label", "type", "project", "badge", "why_stopped", "waiting", "age")
     list_display_links = ("label",)
     list_select_related = ("project",)
-    list_filter = (("type", ChoicesDropdownFilter), ("project", RelatedDropdownFilter))
+    list_filter = (
+        ("type", ChoicesDropdownFilter),
+        ("project", RelatedDropdownFilter),
+        DestinationStandingFilter,
+    )
     search_fields = ("name",)
     search_help_text = "Name, URL or queue as it stands, or key (dst_…)"
     ordering = ("-pk",)

@@ -13,6 +13,7 @@ from batching import capacity, order, queueing, turnaround
 from batching.admin import shown
 from batching.admin.moves import Move, MovesAdmin
 from batching.admin.rows import OurAdmin, OurChangeList
+from batching.admin.standings import LaneStandingFilter
 from batching.figures import Use, figures
 from batching.lifecycle import BATCH_ENDS
 from batching.models import Lane
@@ -88,7 +89,7 @@ class LaneAdmin(MovesAdmin[Lane], OurAdmin[Lane]):
     )  # fmt: skip
     list_display_links = ("model",)
     list_select_related = ("account",)
-    list_filter = (("account", RelatedDropdownFilter),)
+    list_filter = (("account", RelatedDropdownFilter), LaneStandingFilter)
     search_fields = ("model",)
     search_help_text = "Model, as the provider names it"
     ordering = ("-pk",)

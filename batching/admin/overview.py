@@ -1,13 +1,12 @@
 """The admin's first page: what needs a person, how much there is of everything, and how to begin.
 
-The theme calls ``overview``. Decides what needs attention. Every figure opens the list that it counts,
-and is counted along an index, up to a cap.
+The theme calls ``overview``; ``concerns`` decides what needs attention. Every figure opens the list that it counts,
+and is counted along an index, up to a cap. An open page asks for its figures again every few seconds.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Count, Max
@@ -15,17 +14,17 @@ from django.urls import reverse
 from django.utils import timezone
 
 from batching.admin import shown
+from batching.admin.concerns import CLOCK_IS_LATE_AFTER, capped, concerns
 from batching.admin.rows import MOST_COUNTED, count_up_to
 from batching.lifecycle import BatchState, RequestState
-from batching.models import Account, Batch, Destination, Flag, Lane, Pulse, Request
+from batching.models import Batch, Pulse, Request
 from batching.templatetags.badges import BAD, WARNING
+from delivery import standing
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from django.http import HttpRequest
-
-CLOCK_IS_LATE_AFTER = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +36,6 @@ class Tile:
     url: str
     note: str = ""
     tone: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Concern:
-    """One thing that needs a person: what happened, and where to act."""
-
-    text: str
-    url: str
-    tone: str = BAD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +61,7 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "may_look": True,
         "as_of": now,
         "is_empty": not requests,
-        "concerns": _concerns(requests, batches, now),
+        "concerns": concerns(now, is_new=not requests),
         "tiles": _tiles(requests, now),
         "requests_by_state": _linked("batching.request", RequestState, requests),
         "batches_by_state": _linked("batching.batch", BatchState, batches),
@@ -108,19 +98,10 @@ def _linked(label: str, states: Any, counts: dict[str, int]) -> list[StateCount]
     ]
 
 
-def capped(count: int) -> str:
-    """Return a figure as it was counted: ``10,000+`` past the cap."""
-    return f"{MOST_COUNTED:,}+" if count > MOST_COUNTED else f"{count:,}"
-
-
-def _some(count: int, one: str, many: str) -> str:
-    return f"{capped(count)} {one if count == 1 else many}"
-
-
 def _tiles(requests: dict[str, int], now: datetime) -> list[Tile]:
     """Return the figures that an operator asks for first."""
     open_states = (RequestState.PENDING, RequestState.PROCESSING)
-    dead = requests.get(RequestState.DELIVERY_FAILED, 0)
+    dead = count_up_to(standing.dead_letters(), MOST_COUNTED + 1)
     due = count_up_to(Request.objects.filter(due_at__lte=now), MOST_COUNTED + 1)
     pulse = Pulse.objects.aggregate(last=Max("began_at"))["last"]
     is_late = pulse is None or now - pulse > CLOCK_IS_LATE_AFTER
@@ -146,7 +127,7 @@ def _tiles(requests: dict[str, int], now: datetime) -> list[Tile]:
         Tile(
             title="Dead letters",
             figure=capped(dead),
-            url=shown.list_of(pages, state__exact="delivery_failed"),
+            url=shown.list_of(pages, due="never"),
             note="delivery was given up",
             tone=BAD if dead else "",
         ),
@@ -158,79 +139,3 @@ def _tiles(requests: dict[str, int], now: datetime) -> list[Tile]:
             tone=WARNING if is_late else "",
         ),
     ]
-
-
-def _concerns(requests: dict[str, int], batches: dict[str, int], now: datetime) -> list[Concern]:
-    """Return what needs a person, worst first; empty when nothing does."""
-    found = [*_broken_things(), *_counted_concerns(requests, batches)]
-    pulse = Pulse.objects.aggregate(last=Max("began_at"))["last"]
-    if requests and (pulse is None or now - pulse > CLOCK_IS_LATE_AFTER):
-        since = f"for {shown.duration(now - pulse)}" if pulse else "yet"
-        found.append(
-            Concern(
-                text=f"The clock has not ticked {since}: nothing moves without it. Is the worker running?",
-                url=reverse("admin:django_celery_beat_periodictask_changelist"),
-            )
-        )
-    return found
-
-
-def _broken_things() -> list[Concern]:
-    flags = [
-        Concern(
-            text=f"The switch “{flag.name}” is on: {flag.reason or 'no reason was given'}.",
-            url=shown.page_of(flag),
-            tone=WARNING,
-        )
-        for flag in Flag.objects.filter(is_on=True)[:5]
-    ]
-    accounts = [
-        Concern(
-            text=f"Account {account.name} fails: {shown.cut(account.last_error, 160)}",
-            url=shown.page_of(account),
-        )
-        for account in Account.objects.filter(is_enabled=True).exclude(last_error="")[:5]
-    ]
-    paused = [
-        Concern(
-            text=f"{noun} {shown.cut(str(row), 80)} is paused {row.pause_reason}",
-            url=shown.page_of(row),
-            tone=WARNING,
-        )
-        for noun, rows in (
-            ("Account", Account.objects.all()),
-            ("Lane", Lane.objects.select_related("account")),
-        )
-        for row in rows.exclude(paused_at=None)[:5]
-    ]
-    stopped = Destination.objects.exclude(paused_at=None, disabled_at=None)
-    destinations = [
-        Concern(
-            text=f"Destination {shown.cut(str(place), 80)} is stopped: {place.stop_reason}",
-            url=shown.page_of(place),
-            tone=WARNING,
-        )
-        for place in stopped[:5]
-    ]
-    return [*flags, *accounts, *paused, *destinations]
-
-
-def _counted_concerns(requests: dict[str, int], batches: dict[str, int]) -> list[Concern]:
-    found = []
-    if failed := batches.get(BatchState.FAILED):
-        found.append(
-            Concern(
-                text=f"{_some(failed, 'failed batch', 'failed batches')}: open one for its reason, "
-                "then restart or delete it.",
-                url=shown.list_of("batching.batch", state__exact="failed"),
-            )
-        )
-    if dead := requests.get(RequestState.DELIVERY_FAILED):
-        found.append(
-            Concern(
-                text=f"{_some(dead, 'result', 'results')} could not be delivered: "
-                "mend the receiver, then redeliver.",
-                url=shown.list_of("batching.request", state__exact="delivery_failed"),
-            )
-        )
-    return found

@@ -16,6 +16,7 @@ from unfold.contrib.filters.admin import DropdownFilter, TextFilter
 from batching.admin import searching
 from batching.models import Batch, Destination, Project, Request
 from batching.steering import Refused
+from delivery import standing
 from delivery.redelivery import ENDED
 from delivery.replays import Which
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 _KEY_LENGTH: Final = 36
+_STATUS_DIGITS: Final = 3
+NO_CAUSE: Final = "unknown"
+"""How a list's address says that no attempt tells why."""
 _PLACE_OF_LIST: Final = frozenset({"p", "all", "o", "_changelist_filters"})
 """Parameters of a list's address that say where one looks, not what is listed."""
 
@@ -98,6 +102,31 @@ class DueFilter(DropdownFilter):  # type: ignore[misc]  # the theme carries no t
         if self.value() == "never":
             return queryset.filter(dead_at__isnull=False)
         return queryset
+
+
+class CauseFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
+    """Requests whose delivery was given up for one cause."""
+
+    title = "given up because (timeout, http_status:503)"
+    parameter_name = "given_up_because"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
+        """Keep the dead letters whose last try ended so; ``unknown``: whose attempts are not kept any more."""
+        term = (self.value() or "").strip()
+        if not term:
+            return queryset
+        outcome, _, status = term.partition(":")
+        if status and not (status.isdecimal() and len(status) <= _STATUS_DIGITS):
+            return queryset.none()
+        outcome = "" if outcome == NO_CAUSE else outcome
+        found = standing.given_up_so(outcome, int(status) if status else None)
+        return queryset.filter(pk__in=found.values("pk"))
+
+
+def given_up_because(cause: standing.Cause) -> str:
+    """Return the term that CauseFilter takes for this cause."""
+    status = "" if cause.status is None else f":{cause.status}"
+    return f"{cause.outcome or NO_CAUSE}{status}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,5 +217,6 @@ def _searched(term: str, project: Project | None) -> dict[str, str]:
 
 
 __all__ = [
-    "BatchFilter", "DueFilter", "GivenUpFilter", "Listed", "SubmissionFilter", "which_listed",
+    "BatchFilter", "CauseFilter", "DueFilter", "GivenUpFilter", "Listed", "SubmissionFilter", "given_up_because",
+    "which_listed",
 ]  # fmt: skip

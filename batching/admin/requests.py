@@ -19,6 +19,7 @@ from batching.admin.moves import Move, MovesAdmin, ReasonForm, sources_of
 from batching.admin.payloads import PAYLOAD_PERMISSION, payload_view, raw_view
 from batching.admin.request_filters import (
     BatchFilter,
+    CauseFilter,
     DueFilter,
     GivenUpFilter,
     SubmissionFilter,
@@ -144,6 +145,7 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
         SubmissionFilter,
         DueFilter,
         GivenUpFilter,
+        CauseFilter,
     )
     search_fields = ("custom_id",)
     search_help_text = "custom_id, its beginning (abc*), or a key (req_…)"
