@@ -17,6 +17,8 @@ from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.middleware.clickjacking import XFrameOptionsMiddleware
 from django.middleware.csrf import CsrfViewMiddleware
+from django.urls import reverse
+from django_htmx.http import HttpResponseClientRefresh
 from django_htmx.middleware import HtmxMiddleware
 
 from batching.audit import scene
@@ -87,7 +89,15 @@ class PageFrames(_PagesOnly, XFrameOptionsMiddleware):
 
 
 class PageHtmx(_PagesOnly, HtmxMiddleware):
-    """`request.htmx` for pages."""
+    """`request.htmx` for pages; a part that needs a login loads its whole page anew, which leads there."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Pass `request` on; htmx would follow a redirect and look for its part in the login page."""
+        answer = super().__call__(request)
+        to = answer.get("Location", "")
+        if to and getattr(request, "htmx", False) and to.startswith(reverse("admin:login")):
+            return HttpResponseClientRefresh()
+        return answer
 
 
 class PageCsrf(_PagesOnly, CsrfViewMiddleware):

@@ -83,7 +83,9 @@ class _Some:
         return f"{self.names} {one if self.count == 1 else many}"
 
     def why(self, attribute: str, join: str = ": ") -> str:
-        """Return the reason that the first one gives, as the end of a sentence."""
+        """Return the reason, as the end of a sentence; of many rows none, for each has its own."""
+        if self.count > 1:
+            return ""
         reason = shown.cut_short(getattr(self.first[0], attribute), 160)
         return f"{join}{reason}" if reason else ""
 
@@ -213,9 +215,10 @@ def _accounts(now: datetime) -> Iterator[Concern]:
         )
     silent = standings.silent_accounts(rows, now)
     for some in _some(silent, "account", url=_list(Account, standings.SILENT)):
-        since = f"{some.first[0].silent_since:%Y-%m-%d %H:%M} UTC"
+        moment = some.first[0].silent_since
+        since = f" since {moment:%Y-%m-%d %H:%M} UTC" if some.count == 1 else ""
         yield Concern(
-            happened=f"{some.told('answers', 'answer')} no question about batches since {since}.",
+            happened=f"{some.told('answers', 'answer')} no question about batches{since}.",
             next_step="No batch there changes meanwhile; all are looked at as soon as it answers again.",
             remedy="Look at the provider's status page, and at the network from here.",
             url=some.url,
@@ -230,10 +233,15 @@ def _open_circuits(now: datetime) -> Iterator[Concern]:
         yield Concern(
             happened=f"{some.told('takes', 'take')} nothing, so its circuit is open: "
             f"{health.last_failure or 'too much failed'}",
-            next_step=f"Results are held; one try decides at {health.open_until:%H:%M:%S} UTC.",
+            next_step=f"Results are held; one try decides, {_at(some, health.open_until)}.",
             remedy="Mend the receiver and ping it from its page.",
             url=some.url,
         )
+
+
+def _at(some: _Some, moment: datetime) -> str:
+    """Say when: of one row exactly, of many that each has its time."""
+    return f"at {moment:%H:%M:%S} UTC" if some.count == 1 else "at each in its own time"
 
 
 def _stopped_destinations(now: datetime) -> Iterator[Concern]:
@@ -273,18 +281,18 @@ def _dead_letters() -> Iterator[Concern]:
         yield Concern(
             happened=f"{capped(number)} {'result was' if number == 1 else 'results were'} given up: {words}.",
             next_step="They are kept and not tried again by themselves.",
-            remedy="Mend the receiver, then redeliver them from the list.",
+            remedy="Mend the receiver, then redeliver them from the list, or all of a destination from its page.",
             url=shown.list_of("batching.request", **filters),
         )
 
 
 def _batches(now: datetime) -> Iterator[Concern]:
-    rows = Batch.objects.defer("provider_object", "last_error")
+    rows = Batch.objects.defer("provider_object")
     failed = rows.filter(state=BatchState.FAILED)
     url = shown.list_of("batching.batch", state__exact="failed")
     for some in _some(failed, "batch", many="batches", url=url):
         yield Concern(
-            happened=f"{some.names} failed.",
+            happened=f"{some.names} failed{some.why('last_error')}",
             next_step="Nothing more is done with what is unfinished in it.",
             remedy="Open it for its reason, then restart or delete it.",
             url=url,
@@ -295,7 +303,7 @@ def _batches(now: datetime) -> Iterator[Concern]:
         yield Concern(
             happened=f"{some.told('is', 'are')} at the provider for longer than is usual there.",
             next_step="We go on asking. What the provider lets expire is sent again in another batch.",
-            remedy="Look at its progress and at the provider's status page; cancel it to send the rest anew.",
+            remedy="Look at its progress and at the provider's status page. Cancelling it ends what is unanswered.",
             url=url,
             tone=WARNING,
         )
@@ -303,7 +311,7 @@ def _batches(now: datetime) -> Iterator[Concern]:
 
 def _held_back(now: datetime) -> Iterator[Concern]:
     """Tell what people have paused."""
-    batches = Batch.objects.defer("provider_object", "last_error")
+    batches = Batch.objects.defer("provider_object")
     lanes = Lane.objects.select_related("account")
     kinds: tuple[tuple[str, str, QuerySet[Any]], ...] = (
         ("account", "", standings.paused_accounts(Account.objects.all(), now)),

@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from django.db.models import Q
 from django.utils import timezone
 from unfold.contrib.filters.admin import DropdownFilter
 
 from batching import turnaround
 from batching.lifecycle import BATCH_ENDS, BatchState
+from batching.models import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest
 
-    from batching.models import Account, Batch, Destination, Lane
+    from batching.models import Account, Destination, Lane
 
 PAUSED, DISABLED, BROKEN, FAILING, SILENT, SLOW = (
     "paused", "disabled", "circuit_open", "failing", "silent", "slow",
@@ -31,7 +33,11 @@ _UNDER_WAY = [state for state in BatchState if state not in BATCH_ENDS]
 
 def paused_batches(rows: QuerySet[Batch], _now: datetime) -> QuerySet[Batch]:
     """Keep those that a person holds back."""
-    return rows.filter(state__in=_UNDER_WAY, paused_at__isnull=False)
+    # Found first, ordered later, by indexes that hold none of the batches that have ended.
+    building = Q(state=BatchState.BUILDING)
+    due = Q(state__in=_UNDER_WAY, next_attempt_at__isnull=False)
+    found = Batch.objects.filter(building | due, paused_at__isnull=False).order_by()
+    return rows.filter(pk__in=found.values("pk"))
 
 
 def slow_batches(rows: QuerySet[Batch], now: datetime) -> QuerySet[Batch]:

@@ -122,13 +122,17 @@ PLACES = {
     "account": (lambda: paused(an_account("a")), "Account a is paused by maria: rain"),
     "lane": (lambda: paused(a_lane("m")), "Lane m /v1/responses · sandbox is paused"),
     "batch": (lambda: paused(a_batch(state="uploaded")), "is paused by maria: rain"),
+    "building": (
+        lambda: paused(a_batch(state="building", next_attempt_at=None)),
+        "is paused by maria: rain",
+    ),
     "disabled": (
         lambda: a_destination(disabled_at=timezone.now(), stop_reason="410"),
         "was disabled: 410",
     ),
     "failing": (lambda: an_account("a", last_error="no funds"), "Account a fails: no funds"),
     "silent": (lambda: an_account("a", silent_since=timezone.now()), "Account a answers no"),
-    "failed": (lambda: a_batch(state="failed"), " failed."),
+    "failed": (lambda: a_batch(state="failed", last_error="bad key"), " failed: bad key"),
     "intake": (
         lambda: IntakeStatus.objects.create(
             queue="q", state="queue_missing", detail="no q", since=timezone.now(),
@@ -161,7 +165,7 @@ def test_many_of_a_kind_are_one_line(as_, ticking):
     concern = only()
 
     assert concern.happened.startswith("5 lanes (m-0 /v1/responses · sandbox, m-1")
-    assert "…) are paused" in concern.happened
+    assert concern.happened.endswith("…) are paused")
     assert rows_behind(as_("viewer"), concern.url) == 5
 
 
@@ -306,6 +310,17 @@ def test_an_open_page_asks_for_its_figures_alone(as_, ticking):
         assert text.count('id="overview"') == 1
         assert "every 10s [!document.hidden" in text
     assert part.strip().startswith("<div")
+
+
+def test_an_open_page_of_someone_logged_out_meanwhile_loads_anew(as_, ticking):
+    client = as_("viewer")
+    client.logout()
+
+    answer = client.get(reverse("admin:index"), headers={"HX-Request": "true"})
+
+    assert answer.status_code == 200
+    assert answer.headers["HX-Refresh"] == "true"
+    assert client.get(reverse("admin:index")).status_code == 302
 
 
 def test_every_tile_opens_a_list(as_, ticking):

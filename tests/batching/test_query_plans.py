@@ -9,8 +9,9 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from batching import closing, packing
+from batching.admin import standings
 from batching.models import Batch, Destination, Request
-from delivery import due
+from delivery import due, standing
 from delivery.results import settled_after
 from tests.batching.rows import NOW, a_batch, a_destination, a_lane, a_project
 
@@ -128,6 +129,19 @@ QUERIES = {
             a_project(), (NOW + timedelta(hours=1), middle()), now=NOW + timedelta(days=1)
         ).filter(destination__isnull=True)[:50],
         "request_settled",
+    ),
+    "dead-letters": (lambda _: standing.dead_letters()[:50], "request_dead"),
+    "dead-letters-to-count": (
+        lambda _: standing.dead_letters().order_by()[:50],
+        "request_dead",
+    ),
+    "paused-batches": (
+        lambda _: standings.paused_batches(Batch.objects.order_by("pk"), NOW)[:4],
+        ("batch_state", "batch_due"),
+    ),
+    "failed-batches": (
+        lambda _: Batch.objects.filter(state="failed").order_by("pk")[:4],
+        ("batch_state", "batch_due"),
     ),
     "one-by-custom-id": (
         lambda _: project_requests().filter(custom_id="row-17"),
