@@ -15,7 +15,7 @@ BEYOND_THE_SCHEMA = {"/delivery_config/webhook_url", "/deliver_by"}
 """What JSON Schema can't say all of: what a URL is and what a time is."""
 BEYOND_THE_SCHEMA |= {"/filter/batch", "/filter/submission", "/filter/destination"}
 """Nor which rows there are."""
-BEYOND_THE_SCHEMA |= {"/include_delivered"}
+BEYOND_THE_SCHEMA |= {"/include_delivered", "/to", "/before"}
 """Nor that one member has to agree with another."""
 OF_DESTINATIONS = {"", "/name", "/headers"}
 """What of a destination may be another one's already; some headers are ours to set."""
