@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ import pytest
 from django.core.servers.basehttp import WSGIRequestHandler
 from django.db import connection
 
+_SANDBOX = Path(__file__).with_name("sandbox")
 REQUIRE_SERVICES = os.environ.get("BATCHER_REQUIRE_SERVICES") == "1"
 
 
@@ -46,6 +48,16 @@ def missing(reason: str) -> NoReturn:
     if REQUIRE_SERVICES:
         pytest.fail(f"BATCHER_REQUIRE_SERVICES=1, but {reason}")
     pytest.skip(reason)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Play what no database and no broker has a part in once: in the run without services."""
+    once = (
+        [item for item in items if item.path.is_relative_to(_SANDBOX)] if REQUIRE_SERVICES else []
+    )
+    if once:
+        config.hook.pytest_deselected(items=once)
+        items[:] = [item for item in items if not item.path.is_relative_to(_SANDBOX)]
 
 
 @pytest.hookimpl(wrapper=True)

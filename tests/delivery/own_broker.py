@@ -156,6 +156,8 @@ def _answers(port: int) -> bool:
 
 @pytest.fixture(scope="session")
 def _own_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnBroker]:
+    if not os.environ.get("RABBITMQ_URL"):
+        missing("RABBITMQ_URL is not set: brokers that end are tried where there are services")
     server = shutil.which("rabbitmq-server", path=_PLACES)
     if server is None or shutil.which("epmd") is None:
         missing("there is no rabbitmq-server on this computer to start a node of")

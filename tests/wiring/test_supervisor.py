@@ -60,7 +60,7 @@ def kept(tmp_path: Path, **code: str) -> Iterator[Kept]:
         yield Kept(process, log)
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def is_gone(pid: int) -> bool:
@@ -104,7 +104,7 @@ def test_a_signal_ends_all_children_and_is_no_failure(tmp_path: Path, number: si
 
         supervisor.process.send_signal(number)
 
-        assert supervisor.process.wait(timeout=10) == 0
+        assert supervisor.process.wait(timeout=60) == 0
         assert all(map(is_gone, pids))
 
 
@@ -114,7 +114,7 @@ def test_a_child_that_will_not_end_is_killed_after_the_grace(tmp_path: Path):
         started = time.monotonic()
 
         supervisor.process.send_signal(signal.SIGINT)
-        supervisor.process.wait(timeout=10)
+        supervisor.process.wait(timeout=60)
 
         assert 0.9 < time.monotonic() - started < 5
         assert is_gone(pid)
@@ -126,7 +126,7 @@ def test_children_of_children_end_too(tmp_path: Path):
         pids = supervisor.pids("web")
 
         supervisor.process.send_signal(signal.SIGINT)
-        supervisor.process.wait(timeout=10)
+        supervisor.process.wait(timeout=60)
 
         wait_for(lambda: all(map(is_gone, pids)), timeout_s=5, what="both are gone")
 
