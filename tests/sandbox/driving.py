@@ -35,7 +35,7 @@ def jsonl(lines: Iterable[dict[str, Any] | bytes]) -> bytes:
     return b"\n".join(encoded) + b"\n"
 
 
-def until(question: Callable[[], T | None], *, timeout: float = 20) -> T:
+def until(question: Callable[[], T | None], *, timeout: float = 60) -> T:
     """Return the first true answer, asking again and again until the deadline."""
     deadline, pause = time.monotonic() + timeout, threading.Event()
     while time.monotonic() < deadline:
@@ -70,11 +70,11 @@ class Driver:
     def end(self, batch: Batch) -> Batch:
         """Return the batch once nothing happens to it any more."""
 
-        return until(lambda: self.ended(batch.id))
+        def ended() -> Batch | None:
+            found = self.client.batches.retrieve(batch.id)
+            return found if found.status in FINAL else None
 
-    def ended(self, batch_id: str) -> Batch | None:
-        found = self.client.batches.retrieve(batch_id)
-        return found if found.status in FINAL else None
+        return until(ended)
 
     def raw(self, file_id: str | None) -> bytes:
         return b"" if file_id is None else self.client.files.content(file_id).read()

@@ -31,7 +31,7 @@ def test_a_failed_upload_is_tried_again_until_it_works(api, road, provider, sett
     assert (stuck["state"], stuck["provider_batch_id"]) == ("uploading", None)
     assert said in stuck["last_error"]
     assert stuck["last_error"] in stuck["why"]
-    assert not list((settings.DATA_DIR / "batches").glob("*"))
+    assert not list((settings.DATA_DIR / "batches").glob(f"{stuck['id']}*"))
     assert api.states() == {"a": "processed"}
     assert provider.stats()["batches"]["created"] == 1
 
