@@ -2,7 +2,7 @@
 
 Batching does not know that anyone is told: Django's signals reach us when a batch moves and when a submission
 is made, and a note (PendingEvent) is written beside it, so neither stands without the other. Nothing is
-noted that nobody subscribed to. `event_making` turns notes into events. Why so: docs/decisions/0005-events.md.
+noted that nobody subscribed to. `event_making` turns notes into events. Why so: docs/decisions/0007-events.md.
 """
 
 from __future__ import annotations
