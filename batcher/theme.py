@@ -102,7 +102,11 @@ UNFOLD = {
             "href": lambda _request: static("batcher/icon.svg"),
         }
     ],
-    "STYLES": [lambda request: static("batcher/admin.css")],
+    "STYLES": [
+        lambda request: static("batcher/admin.css"),
+        lambda request: static("batcher/request.css"),
+    ],
+    "SCRIPTS": [lambda request: static("batcher/times.js")],
     "DASHBOARD_CALLBACK": "batching.admin.overview.overview",
     "BORDER_RADIUS": "6px",
     "COLORS": {

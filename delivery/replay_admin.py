@@ -165,8 +165,8 @@ def _figures(row: Replay) -> list[tuple[str, str]]:
         ("Sent again", f"{row.done:,}"),
         ("Skipped", f"{row.skipped:,}"),
         ("At most a second", f"{row.per_second:g}"),
-        ("Next step (UTC)", f"{row.next_step_at:%H:%M:%S}" if row.is_running else shown.NOTHING),
-        ("Ended (UTC)", f"{row.ended_at:%Y-%m-%d %H:%M:%S}" if row.ended_at else shown.NOTHING),
+        ("Next step", shown.clock(row.next_step_at) if row.is_running else shown.NOTHING),
+        ("Ended", shown.moment(row.ended_at)),
     ]
 
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from django.contrib.admin import ShowFacets
+from django.contrib.admin import ShowFacets, display
 from django.contrib.admin.utils import unquote
 from django.core.paginator import Paginator
-from django.db.models import Model, QuerySet
+from django.db.models import DateTimeField, Model, QuerySet
 from django.utils.functional import cached_property
 
+from batching.admin import shown
 from batching.audit import Seen, changes, facts, record
 from batching.lifecycle import Actor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.contrib.admin import ModelAdmin
     from django.contrib.admin.views.main import ChangeList
     from django.forms import ModelForm
@@ -157,9 +160,36 @@ class OurAdmin(Audited[Row], Generic[Row]):
             return rows.defer(*self.deferred_in_lists)
         return rows
 
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """Let moments stand in lists as everywhere: in the browser's zone."""
+        return [self._shown(name) for name in super().get_list_display(request)]
+
+    def get_list_display_links(self, request: HttpRequest, list_display: Any) -> Any:
+        """Link the columns that were named, moments among them."""
+        links = super().get_list_display_links(request, list_display)
+        return [self._shown(name) for name in links or ()] or None
+
+    def _shown(self, name: Any) -> Any:
+        """Return what shows a column: for a moment of the model a function, else the name itself."""
+        field = self._moments.get(name) if isinstance(name, str) else None
+        return field or name
+
+    @cached_property
+    def _moments(self) -> dict[str, Callable[[Row], Any]]:
+        fields = self.opts.get_fields()
+        return {f.name: _moment_column(f) for f in fields if isinstance(f, DateTimeField)}
+
     def row_at(self, request: HttpRequest, object_id: str) -> Row | None:
         """Return the row that a detail URL names, or None."""
         return self.get_object(request, unquote(object_id))
+
+
+def _moment_column(field: DateTimeField[Any, Any]) -> Callable[[Any], Any]:
+    @display(description=field.verbose_name, ordering=field.name)
+    def column(row: Any) -> Any:
+        return shown.moment(getattr(row, field.name))
+
+    return column
 
 
 class MachineRows(OurAdmin[Row], Generic[Row]):

@@ -9,48 +9,22 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.http import urlencode
 
 from batching.costs import dollars
+from batching.templatetags.times import NOTHING, age, clock, duration, moment
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
-
     from django.db.models import Model
     from django.utils.safestring import SafeString
 
 CUT_AT = 2_000
-NOTHING = "-"
-_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
-
-def duration(span: timedelta) -> str:
-    """Return a span in its two biggest units: ``3 d 4 h``, ``12 min 5 s``; under a second is ``0 s``."""
-    left = max(0, int(span.total_seconds()))
-    parts: list[str] = []
-    for unit, size in _UNITS:
-        if parts or left >= size:
-            parts.append(f"{left // size} {unit}")
-            left %= size
-        if len(parts) == 2:
-            break
-    return " ".join(part for part in parts if not part.startswith("0 ")) or "0 s"
-
-
-def age(moment: datetime | None) -> SafeString | str:
-    """Return how long ago ``moment`` was (or how far off it is), with the moment itself on hover."""
-    if moment is None:
-        return NOTHING
-    span = timezone.now() - moment
-    text = duration(span) if span.total_seconds() >= 0 else f"in {duration(-span)}"
-    return format_html(
-        '<time datetime="{}" title="{} UTC" class="b-nowrap">{}</time>',
-        moment.isoformat(),
-        f"{moment:%Y-%m-%d %H:%M:%S}",
-        text,
-    )
+__all__ = [
+    "NOTHING", "age", "between", "clock", "cut", "cut_short", "duration", "link", "list_of", "long_text", "moment",
+    "money", "number", "page_at", "page_of", "pretty", "progress", "sendable", "size", "two_lines",
+]  # fmt: skip
 
 
 def size(size_bytes: int | None) -> str:

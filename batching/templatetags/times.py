@@ -1,0 +1,86 @@
+"""How times look on our pages: ``{{ at|moment }}``, ``{{ at|clock }}``, ``{{ at|age }}``.
+
+Decides their words and what stands on hover; ``static/batcher/times.js`` writes them anew in the browser's zone.
+Python calls these through ``batching.admin.shown``. Never reads the database.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from django import template
+from django.utils import timezone
+from django.utils.html import format_html
+
+if TYPE_CHECKING:
+    from django.utils.safestring import SafeString
+
+register = template.Library()
+
+NOTHING = "-"
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+def duration(span: timedelta) -> str:
+    """Return a span in its two biggest units: ``3 d 4 h``, ``12 min 5 s``; under a second is ``0 s``."""
+    left = max(0, int(span.total_seconds()))
+    parts: list[str] = []
+    for unit, size in _UNITS:
+        if parts or left >= size:
+            parts.append(f"{left // size} {unit}")
+            left %= size
+        if len(parts) == 2:
+            break
+    return " ".join(part for part in parts if not part.startswith("0 ")) or "0 s"
+
+
+@register.filter
+def age(moment: datetime | None) -> SafeString | str:
+    """Return how long ago ``moment`` was (or how far off it is), with the moment itself on hover."""
+    if moment is None:
+        return NOTHING
+    span = timezone.now() - moment
+    text = duration(span) if span.total_seconds() >= 0 else f"in {duration(-span)}"
+    return _time(moment, text, form="age")
+
+
+@register.filter
+def moment(at: datetime | None) -> SafeString | str:
+    """Return a moment: UTC as it is sent, in the browser's zone when ``times.js`` has seen it."""
+    return NOTHING if at is None else _time(at, f"{_utc(at)} UTC", form="moment")
+
+
+@register.filter
+def clock(at: datetime) -> SafeString:
+    """Return the time of day of ``at``, as `moment` does."""
+    return _time(at, f"{at.astimezone(UTC):%H:%M:%S} UTC", form="clock")
+
+
+def _utc(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _time(at: datetime, text: str, *, form: str) -> SafeString:
+    """Return ``text`` as the time ``at``; static/batcher/times.js finds it by ``data-time`` and writes it anew."""
+    return format_html(
+        '<time datetime="{}" data-time="{}" title="{} UTC" class="b-nowrap">{}</time>',
+        at.isoformat(),
+        form,
+        _utc(at),
+        text,
+    )
+
+
+@register.simple_tag
+def this_moment() -> SafeString:
+    """Return the time of day at which the page is made: ``As of {% this_moment %}``."""
+    return clock(timezone.now())
+
+
+@register.filter
+def moment_of(field: Any) -> SafeString | str:
+    """Return the moment that a read-only field of a form holds; empty when it holds something else."""
+    resolved = getattr(field, "resolved_field", None)
+    value = resolved[2] if resolved else None
+    return moment(value) if isinstance(value, datetime) else ""
