@@ -138,10 +138,22 @@ PERIODIC: tuple[Periodic, ...] = (
         description="Lets PostgreSQL count again tables that have grown much, so that its plans fit them.",
     ),
     Periodic(
+        name="tally",
+        task="batching.tasks.tally",
+        every=timedelta(seconds=10),
+        description="Counts what happened to requests, and what answers cost, for the charts.",
+    ),
+    Periodic(
+        name="tally_attempts",
+        task="delivery.tasks.tally_attempts",
+        every=timedelta(seconds=10),
+        description="Counts attempts at delivery and how long results took, for the charts.",
+    ),
+    Periodic(
         name="forget_notices",
         task="batching.tasks.forget_notices",
         every=timedelta(hours=1),
-        description="Drops providers' webhooks that can't come again.",
+        description="Drops providers' webhooks that can't come again, and figures too old for any chart.",
     ),
     Periodic(
         name="send",
@@ -181,6 +193,7 @@ ROUTES: tuple[tuple[str, WorkQueue], ...] = (
     ("batching.tasks.poll", WorkQueue.COLLECTION),
     ("batching.tasks.collect", WorkQueue.COLLECTION),
     ("batching.tasks.answer_late", WorkQueue.COLLECTION),
+    ("delivery.tasks.tally_attempts", WorkQueue.DEFAULT),
     ("delivery.tasks.", WorkQueue.DELIVERY),
 )
 """Task name prefix → queue, for tasks that are rung by hand; the first that fits holds."""

@@ -194,6 +194,7 @@ def _answered(asked: _Asked, line: AnswerLine, now: datetime) -> None:
         cached_tokens=usage.cached_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
+        cost_nano=spent,
         received_at=now,
     )
     cost = row.cost_nano if spent is None else (row.cost_nano or 0) + spent

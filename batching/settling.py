@@ -170,9 +170,9 @@ def _store_answers(batch: Batch, now: datetime) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {answer} (request_id, attempt, batch_id, status_code, line, input_tokens,"  # noqa: S608
-            " cached_tokens, output_tokens, reasoning_tokens, received_at)"
+            " cached_tokens, output_tokens, reasoning_tokens, cost_nano, received_at)"
             " SELECT r.id, r.attempt, r.batch_id, s.status_code, s.line, s.input_tokens,"
-            " s.cached_tokens, s.output_tokens, s.reasoning_tokens, %s"
+            " s.cached_tokens, s.output_tokens, s.reasoning_tokens, s.cost_nano, %s"
             f" FROM answer_line s JOIN {request} r ON r.key = s.key"
             " WHERE r.batch_id = %s AND r.state = 'processing'"
             " ON CONFLICT (request_id, attempt) DO NOTHING",

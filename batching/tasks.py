@@ -6,6 +6,8 @@ few seconds, a doubled one nothing.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from celery import shared_task
 
 from batching import (
@@ -19,6 +21,8 @@ from batching import (
     packing,
     planner,
     submission,
+    tally_sources,
+    tallying,
 )
 from batching.models import KeptAnswer, Notice
 from batching.ticks import ring, tick
@@ -117,5 +121,19 @@ def analyze(*, rung: bool = False) -> None:
 
 @shared_task
 def forget_notices(*, rung: bool = False) -> None:
-    """Drop providers' notices that can't come again."""
-    tick("forget_notices", Notice.objects.prune, rung=rung)
+    """Drop providers' notices that can't come again, and tallies that no chart shows any more."""
+    tick("forget_notices", _forget, rung=rung)
+
+
+def _forget(now: datetime) -> int:
+    return Notice.objects.prune(now) + tallying.prune(now)
+
+
+@shared_task
+def tally(*, rung: bool = False) -> None:
+    """Count moves and answers for the charts."""
+    tick("tally", _tally, rung=rung)
+
+
+def _tally(now: datetime) -> int:
+    return sum(tallying.fold(source, now) for source in tally_sources.ALL)

@@ -6,8 +6,10 @@ from datetime import datetime
 
 from celery import shared_task
 
+from batching import tallying
 from batching.ticks import ring, tick
 from delivery import dispatch, event_making, events, replays, retention
+from delivery.tallying import ATTEMPTS
 
 
 @shared_task
@@ -42,3 +44,13 @@ def replay(*, rung: bool = False) -> None:
     """Make the next chunks of running replays due."""
     if tick("replay", replays.step_due, rung=rung):
         ring("delivery.tasks.send")
+
+
+@shared_task
+def tally_attempts(*, rung: bool = False) -> None:
+    """Count attempts for the charts."""
+    tick("tally_attempts", _tally_attempts, rung=rung)
+
+
+def _tally_attempts(now: datetime) -> int:
+    return tallying.fold(ATTEMPTS, now)

@@ -16,6 +16,7 @@ from batching.models.notices import Notice
 from batching.models.operations import Flag, Pulse
 from batching.models.projects import ApiKey, Destination, Project
 from batching.models.requests import Answer, Request, RequestBody, Submission
+from batching.models.tallies import Bookmark, Spend, Tally
 
 __all__ = [
     "Account",
@@ -24,6 +25,7 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "Batch",
+    "Bookmark",
     "Capacity",
     "ClientFile",
     "Destination",
@@ -38,7 +40,9 @@ __all__ = [
     "Pulse",
     "Request",
     "RequestBody",
+    "Spend",
     "Submission",
+    "Tally",
     "TokenLimit",
     "Turnaround",
     "UploadPart",

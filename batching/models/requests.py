@@ -317,6 +317,8 @@ class Answer(models.Model):
     cached_tokens = models.PositiveIntegerField(null=True)
     output_tokens = models.PositiveIntegerField(null=True)
     reasoning_tokens = models.PositiveIntegerField(null=True)
+    cost_nano = models.PositiveBigIntegerField(null=True)
+    """In nano-dollars; None: unknown."""
     received_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
