@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+from typing import get_args
 
 import msgspec
 from aiohttp import web
@@ -16,6 +17,7 @@ from sandbox import scenario
 from sandbox.checks import json_body
 from sandbox.engine import Engine
 from sandbox.errors import ApiError, invalid_type
+from sandbox.faults import AnyRule, BatchRule, CallRule, LineRule, Rule
 from sandbox.lines import LineRefusedError, numbered_lines, parse
 from sandbox.objects import Batch
 from sandbox.replies import ENGINE, reply
@@ -24,6 +26,7 @@ from sandbox.store import REQUESTS, Store
 
 FIRST_SCENARIO = web.AppKey("first_scenario", Scenario)
 _CALM = Scenario()
+_STRIKES: dict[type[Rule], str] = {CallRule: "calls", BatchRule: "batches", LineRule: "lines"}
 _AGAIN = (
     "SELECT custom_id, count(*) FROM line WHERE outcome = 'answered'"
     " GROUP BY custom_id HAVING count(*) > 1 ORDER BY custom_id"
@@ -61,6 +64,20 @@ async def list_scenarios(_request: web.Request) -> web.Response:
     data = [
         {"name": name, "description": scenario.load(name).description}
         for name in scenario.ready_made()
+    ]
+    return reply({"object": "list", "data": data})
+
+
+async def list_faults(_request: web.Request) -> web.Response:
+    """``GET /sandbox/faults``: each fault by name, what it strikes, what happens."""
+    kinds: tuple[type[Rule], ...] = get_args(AnyRule)
+    data = [
+        {
+            "name": kind.__struct_config__.tag,
+            "strikes": next(word for base, word in _STRIKES.items() if issubclass(kind, base)),
+            "description": (kind.__doc__ or "").partition("\n")[0].replace("``", ""),
+        }
+        for kind in kinds
     ]
     return reply({"object": "list", "data": data})
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from aiohttp import hdrs, web
 
-from sandbox import batches, control, files, models
+from sandbox import batches, control, files, inbox, models
 from sandbox.answers import ENDPOINTS
 from sandbox.calls import Handler, call_subject, strike
 from sandbox.engine import Engine
@@ -29,6 +29,7 @@ _RATE_LIMITS = {
 """What Anthropic's side says may be asked each minute; it never runs short (a rule may say so)."""
 API_KEY: web.AppKey[str | None] = web.AppKey("api_key")
 _MESSAGE_BATCH = "/v1/messages/batches/{batch_id}"
+_RECEIVER = "/receiver"
 _LARGEST_JSON_BYTES = 64 * 1024 * 1024
 
 ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
@@ -58,6 +59,12 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("sandbox.scenario", "PUT", "/sandbox/scenario", control.put_scenario),
     ("sandbox.scenario", "DELETE", "/sandbox/scenario", control.delete_scenario),
     ("sandbox.scenarios", "GET", "/sandbox/scenarios", control.list_scenarios),
+    ("sandbox.faults", "GET", "/sandbox/faults", control.list_faults),
+    ("sandbox.receiver", "GET", "/sandbox/receiver", inbox.show),
+    ("sandbox.receiver", "PUT", "/sandbox/receiver", inbox.put),
+    ("sandbox.receiver", "DELETE", "/sandbox/receiver", inbox.mend),
+    ("sandbox.arrival", "POST", _RECEIVER, inbox.take),
+    ("sandbox.arrival", "POST", f"{_RECEIVER}/{{path:.*}}", inbox.take),
     ("sandbox.reset", "POST", "/sandbox/reset", control.reset),
     ("sandbox.clock", "GET", "/sandbox/clock", control.show_clock),
     ("sandbox.clock", "POST", "/sandbox/clock", control.move_clock),
@@ -143,6 +150,8 @@ async def _answered(request: web.Request, handler: Handler) -> web.StreamRespons
 @web.middleware
 async def _check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
     wanted = request.app[API_KEY]
+    if f"{request.path}/".startswith(f"{_RECEIVER}/"):
+        return await handler(request)  # a webhook carries a signature, never a key
     if request.path == "/" or (wanted is None and request.path.startswith("/sandbox/")):
         return await handler(request)
     if is_anthropic(request.path):

@@ -45,10 +45,16 @@ CREATE TABLE IF NOT EXISTS tally (
     rule TEXT PRIMARY KEY, fitted INTEGER NOT NULL, struck INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS clock (
     only INTEGER PRIMARY KEY CHECK (only = 1), sandbox REAL NOT NULL, wall REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS receiver (
+    only INTEGER PRIMARY KEY CHECK (only = 1), status INTEGER NOT NULL, delay_s REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS arrival (
+    seq INTEGER PRIMARY KEY, at REAL NOT NULL, path TEXT NOT NULL, webhook_id TEXT NOT NULL,
+    custom_id TEXT NOT NULL, is_replay INTEGER NOT NULL, answered INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL, body TEXT NOT NULL);
 """
 _FORGET = (
     "DELETE FROM file", "DELETE FROM batch", "DELETE FROM line", "DELETE FROM call",
-    "DELETE FROM scenario", "DELETE FROM tally",
+    "DELETE FROM scenario", "DELETE FROM tally", "DELETE FROM receiver", "DELETE FROM arrival",
     # Batches are numbered from 1 again, so that the same calls bring the same answers.
     "DELETE FROM sqlite_sequence WHERE name = 'batch'",
 )  # fmt: skip
@@ -302,8 +308,13 @@ class Store:
             )
 
     def query(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        """Return the rows of a question that the statistics ask."""
+        """Return the rows of a question that the statistics and the receiver ask."""
         return self._rows(sql, *values)
+
+    def change(self, sql: str, *values: object) -> None:
+        """Carry out one statement, in a transaction of its own."""
+        with self._transaction() as db:
+            db.execute(sql, values)
 
     def reset(self) -> None:
         """Forget everything but the time."""
