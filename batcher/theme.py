@@ -85,6 +85,12 @@ NAVIGATION = [
         },
         _page("Intake", "delivery.intakestatus", "move_to_inbox"),
         _page("Refused messages", "delivery.rejection", "unsubscribe"),
+        {
+            "title": "Sandbox",
+            "icon": "science",
+            "link": reverse_lazy("sandbox"),
+            "permission": "batching.admin.sandbox_page.is_offered",
+        },
     ),
 ]
 
@@ -104,6 +110,7 @@ UNFOLD = {
     ],
     "STYLES": [
         lambda request: static("batcher/admin.css"),
+        lambda request: static("batcher/lane.css"),
         lambda request: static("batcher/request.css"),
     ],
     "SCRIPTS": [lambda request: static("batcher/times.js")],

@@ -8,6 +8,7 @@ from django.views.generic import RedirectView
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/", include("batching.admin.urls")),
     path("admin/", admin.site.urls),
     path("", include("batching.api.urls")),
     path("", include("batching.api.anthropic.urls")),

@@ -13,7 +13,9 @@ from django.conf import settings
 
 from batching.models import Account
 from batching.providers.base import Provider, ProviderError, Trouble
+from batching.providers.guarding import judged_by
 from batching.providers.registry import provider_for
+from batching.providers.sandbox_control import SandboxControl
 from batching.reach import AddressGuard
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,13 @@ def connect(account: Account) -> Provider:
         api_key=account.api_key,
         judge=guard.judge if guard else None,
     )
+
+
+def sandbox_control(account: Account) -> SandboxControl:
+    """Return what tells the sandbox behind an account how to behave. Raises ProviderError like `connect`."""
+    guard = guard_of(account)
+    with judged_by(guard.judge if guard else None):
+        return SandboxControl(base_url=account.base_url, api_key=account.api_key)
 
 
 def guard_of(account: Account) -> AddressGuard | None:

@@ -100,6 +100,11 @@ class Http:
         call = Call(name=f"POST {path}", has_effect=True)
         return self._json(call, self._timeouts.call_s, json=payload)
 
+    def put(self, path: str, payload: Mapping[str, Any]) -> Any:
+        """Replace something: safe to repeat, so doubt is Trouble.RETRY."""
+        call = Call(name=f"PUT {path}", has_effect=False)
+        return self._json(call, self._timeouts.call_s, json=payload)
+
     def post_file(
         self, path: str, source: Path, *, filename: str, fields: Mapping[str, str]
     ) -> Any:
