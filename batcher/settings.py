@@ -386,6 +386,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "batcher.middleware.Scenes",
+    "batcher.middleware.PagePolicy",
     "batcher.middleware.PageSessions",
     "django.middleware.common.CommonMiddleware",
     "batcher.middleware.PageCsrf",

@@ -109,28 +109,17 @@ UNFOLD = {
         }
     ],
     "STYLES": [
+        lambda request: static("batcher/colors.css"),
         lambda request: static("batcher/admin.css"),
         lambda request: static("batcher/lane.css"),
         lambda request: static("batcher/request.css"),
     ],
-    "SCRIPTS": [lambda request: static("batcher/times.js")],
+    "SCRIPTS": [
+        lambda request: static("batcher/htmx.js"),
+        lambda request: static("batcher/times.js"),
+    ],
     "DASHBOARD_CALLBACK": "batching.admin.overview.overview",
-    "BORDER_RADIUS": "6px",
-    "COLORS": {
-        "primary": {
-            "50": "oklch(98% .014 190)",
-            "100": "oklch(95% .04 190)",
-            "200": "oklch(90% .07 190)",
-            "300": "oklch(83% .1 190)",
-            "400": "oklch(74% .11 190)",
-            "500": "oklch(65% .11 190)",
-            "600": "oklch(50% .09 190)",
-            "700": "oklch(44% .08 190)",
-            "800": "oklch(38% .07 190)",
-            "900": "oklch(33% .06 190)",
-            "950": "oklch(25% .05 190)",
-        },
-    },
+    "COLORS": lambda request: {},  # colors.css has them: the theme would write a style into each page
     "SIDEBAR": {
         "show_search": False,
         "show_all_applications": False,

@@ -1,0 +1,403 @@
+"""Fill a database with a million requests and all that belongs to them, in minutes: sets, never row by row.
+
+``console`` calls ``fill`` before it measures. Each table is one INSERT … SELECT over a series of numbers, written
+for both databases; a column that is not named gets its field's default, so that a new one needs nothing here.
+The rows are told by their numbers alone, so two runs make the same: nine in ten have ended, some are due, at the
+provider, in line, or not packed yet; one destination in ten is dead, and one batch holds a twentieth of it all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.contrib.contenttypes.models import ContentType
+from django.core.management.color import no_style
+from django.db import connection, transaction
+from django.utils import timezone
+from django_fsm_log.models import StateLog
+
+from batching import models as ours
+from delivery.models import Attempt, DestinationHealth, Event, EventDelivery, Rejection, Replay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django.db.models import Model
+
+PROJECTS, ACCOUNTS, MODELS, PLACES_OF_PROJECT = 5, 4, 6, 40
+LANES = ACCOUNTS * MODELS
+IN_BATCH = 250
+DEAD_TRIES = 3
+_SPAN_S = 14 * 24 * 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How many rows; the borders are numbers of requests, in the order in which they came."""
+
+    requests: int
+    attempts: int
+    history: int
+    """Rows of history for each request that has ended."""
+
+    @property
+    def big(self) -> int:
+        """The last request of the big first batch."""
+        return self._part(50)
+
+    @property
+    def ended(self) -> int:
+        """The last one that has ended; then those due, at the provider, in line, in open batches, unpacked."""
+        return self._part(940)
+
+    @property
+    def due(self) -> int:
+        return self._part(955)
+
+    @property
+    def held(self) -> int:
+        return self._part(985)
+
+    @property
+    def in_line(self) -> int:
+        return self._part(993)
+
+    @property
+    def packed(self) -> int:
+        return self._part(995)
+
+    @property
+    def batches(self) -> int:
+        return 1 + (self.packed - self.big) // IN_BATCH
+
+    def _part(self, thousandths: int) -> int:
+        return self.requests * thousandths // 1000 // IN_BATCH * IN_BATCH
+
+
+class Sql:
+    """Words that the two databases spell differently; each takes SQL and returns SQL."""
+
+    def __init__(self) -> None:
+        self.is_postgresql = connection.vendor == "postgresql"
+        moment = timezone.now()
+        self.now = str(moment) if self.is_postgresql else str(moment.replace(tzinfo=None))
+
+    def ago(self, seconds: str) -> str:
+        if self.is_postgresql:
+            return f"(timestamptz '{self.now}' - ({seconds}) * interval '1 second')"
+        return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', '{self.now}', (-({seconds})) || ' seconds')"
+
+    def key(self, prefix: str, number: str = "n") -> str:
+        if self.is_postgresql:
+            return f"('{prefix}_' || lpad(({number})::text, 32, '0'))"
+        return f"('{prefix}_' || printf('%%032d', {number}))"
+
+    def text(self, beginning: str, number: str = "n") -> str:
+        return f"('{beginning}' || ({number}))"
+
+    def binary(self, text: str) -> str:
+        return f"convert_to({text}, 'UTF8')" if self.is_postgresql else f"CAST({text} AS blob)"
+
+    def yes(self, condition: str) -> str:
+        return (
+            f"({condition})" if self.is_postgresql else f"(CASE WHEN {condition} THEN 1 ELSE 0 END)"
+        )
+
+
+def fill(size: Size) -> None:
+    """Make everything, and tell the planner. The database has the tables and no request yet."""
+    sql = Sql()
+    _go_fast(sql)
+    steps: tuple[Callable[[Size, Sql], None], ...] = (
+        _few, _batches, _requests, _bodies, _attempts, _history, _around,
+    )  # fmt: skip
+    for step in steps:
+        began = time.perf_counter()
+        with transaction.atomic():
+            step(size, sql)
+        sys.stdout.write(f"{step.__name__.strip('_'):>10}: {time.perf_counter() - began:.0f} s\n")
+        sys.stdout.flush()
+    _tidy()
+
+
+def _go_fast(sql: Sql) -> None:
+    with connection.cursor() as cursor:
+        if sql.is_postgresql:
+            cursor.execute(
+                "SET session_replication_role = replica"
+            )  # no foreign keys: we are right
+            cursor.execute("SET synchronous_commit = off")
+            return
+        cursor.execute("PRAGMA foreign_keys = OFF")
+        cursor.execute("PRAGMA synchronous = OFF")
+        cursor.execute("PRAGMA cache_size = -500000")
+
+
+def _tidy() -> None:
+    """Gather statistics, and let sequences go on after the numbers given here."""
+    models = [*ours.Request._meta.apps.get_models()]
+    with connection.cursor() as cursor:
+        for statement in connection.ops.sequence_reset_sql(no_style(), models):
+            cursor.execute(statement)
+        cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
+
+
+def _insert(model: type[Model], columns: dict[str, str], source: str) -> None:
+    """Insert ``SELECT columns FROM source``; fields that are not named get their defaults."""
+    given, params = dict(columns), []
+    for field in model._meta.concrete_fields:
+        if field.column not in given and not field.primary_key:
+            given[field.column] = "%s"
+            params.append(field.get_db_prep_save(field.get_default(), connection))
+    names, values = ", ".join(f'"{name}"' for name in given), ", ".join(given.values())
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {model._meta.db_table} ({names}) SELECT {values} FROM {source}", params
+        )
+
+
+def _series(last: int, first: int = 1) -> str:
+    """Return a source of the column n, from first to last."""
+    if connection.vendor == "postgresql":
+        return f"generate_series({first}, {last}) AS numbers(n)"
+    return (
+        f"(WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers"
+        f" WHERE n < {last}) SELECT n FROM numbers)"
+    )
+
+
+def _few(_size: Size, _sql: Sql) -> None:
+    """Projects with keys, accounts with lanes, destinations with their health: by the ORM, there are few."""
+    now = timezone.now()
+    ours.Project.objects.all().delete()
+    for number in range(1, PROJECTS + 1):
+        project = ours.Project.objects.create(pk=number, name=f"project-{number}")
+        for turn in range(10):
+            ours.ApiKey.issue(project, f"key {turn}")
+    for number in range(1, ACCOUNTS + 1):
+        ours.Account.objects.create(
+            pk=number, name=f"account-{number}", base_url="http://127.0.0.1:9/v1"
+        )
+    for number in range(LANES):
+        lane = ours.Lane.objects.create(
+            pk=number + 1,
+            account_id=1 + number % ACCOUNTS,
+            model=f"gpt-5-model-{number // ACCOUNTS}",
+            endpoint="/v1/responses",
+            paused_at=now if number == 3 else None,
+        )
+        ours.Turnaround.objects.create(lane=lane, p50_s=3_000, p90_s=9_000, batches=150)
+    for number in range(PROJECTS * PLACES_OF_PROJECT):
+        _place(number, now)
+
+
+def _place(number: int, now: object) -> None:
+    place = ours.Destination.objects.create(
+        pk=number + 1,
+        project_id=1 + number // PLACES_OF_PROJECT,
+        type="webhook",
+        url=f"https://receiver-{number}.example/hook",
+        name=f"receiver-{number}",
+        paused_at=now if number % 50 == 7 else None,
+        disabled_at=now if number % 50 == 9 else None,
+    )
+    DestinationHealth.objects.create(
+        destination=place,
+        last_success_at=now,
+        failures_in_row=12 if number % 40 == 3 else 0,
+        open_until=timezone.now() + timedelta(hours=1) if number % 40 == 3 else None,
+        openings=1 if number % 40 == 3 else 0,
+    )
+
+
+def _last_of(batch: str, size: Size) -> str:
+    """Return the number of a batch's last request, as SQL."""
+    return f"({size.big} + ({batch} - 1) * {IN_BATCH})"
+
+
+def _batches(size: Size, sql: Sql) -> None:
+    last = _last_of("n", size)
+    state = (
+        f"CASE WHEN {last} <= {size.ended} THEN CASE WHEN n %% 100 < 70 THEN 'delivered'"
+        " WHEN n %% 100 < 95 THEN 'partially_delivered' WHEN n %% 100 = 95 THEN 'delivery_failed'"
+        " WHEN n %% 100 = 96 THEN 'expired' WHEN n %% 100 = 97 THEN 'cancelled' ELSE 'failed' END"
+        f" WHEN {last} <= {size.due} THEN 'delivering' WHEN {last} <= {size.held} THEN 'processing'"
+        f" WHEN {last} <= {size.in_line} THEN 'waiting_for_capacity' ELSE 'building' END"
+    )
+    created = sql.ago(f"({size.requests} - {last} + 1) * {_SPAN_S}.0 / {size.requests} + 3600")
+    ended, held = f"{last} <= {size.due}", f"{last} <= {size.held}"
+    many = f"(CASE WHEN n = 1 THEN {size.big} ELSE {IN_BATCH} END)"
+    columns = {
+        "id": "n", "key": sql.key("bat"), "state": state, "lane_id": f"1 + n %% {LANES}",
+        "created_at": created, "state_changed_at": created,
+        "create_started_at": f"CASE WHEN {held} THEN {created} END",
+        "next_attempt_at": f"CASE WHEN {ended} THEN NULL ELSE {sql.ago('60')} END",
+        "request_count": many, "size_bytes": f"{many} * 700", "token_estimate": f"{many} * 900",
+        "provider_batch_id": f"CASE WHEN {held} THEN {sql.text('batch_')} ELSE '' END",
+        "provider_status": f"CASE WHEN {ended} THEN 'completed' WHEN {held} THEN 'in_progress' ELSE '' END",
+        "provider_total": f"CASE WHEN {held} THEN {many} END",
+        "provider_completed": f"CASE WHEN {held} THEN {many} / 2 END",
+        "input_tokens": f"CASE WHEN {ended} THEN {many} * 800 END",
+        "output_tokens": f"CASE WHEN {ended} THEN {many} * 300 END",
+        "cost_nano": f"CASE WHEN {ended} THEN CAST({many} AS bigint) * 125000 END",
+        "answered_count": f"CASE WHEN {ended} THEN {many} * 19 / 20 END",
+        "failed_count": f"CASE WHEN {ended} THEN {many} / 20 END",
+        "rank": "n", "priority": "n %% 7 - 3",
+        "paused_at": f"CASE WHEN {last} > {size.held} AND n %% 9 = 0 THEN {created} END",
+    }  # fmt: skip
+    _insert(ours.Batch, columns, _series(size.batches))
+
+
+def _requests(size: Size, sql: Sql) -> None:
+    """Insert submissions, then the requests themselves."""
+    submissions = max(1, size.requests // 500)
+    _insert(
+        ours.Submission,
+        {
+            "id": "n", "key": sql.key("sub"), "project_id": "1", "kind": "'upload'",
+            "created_at": sql.ago(f"({submissions} - n) * {_SPAN_S}.0 / {submissions}"),
+            "finished_at": sql.ago(f"({submissions} - n) * {_SPAN_S}.0 / {submissions}"), "accepted": "500",
+        },
+        _series(submissions),
+    )  # fmt: skip
+    batch = (
+        f"CASE WHEN n <= {size.big} THEN 1 WHEN n <= {size.packed}"
+        f" THEN 2 + (n - {size.big} - 1) / {IN_BATCH} END"
+    )
+    project = f"(CASE WHEN n %% 10 < 7 THEN 1 ELSE 2 + n %% {PROJECTS - 1} END)"
+    place = f"CASE WHEN n %% 8 > 0 THEN ({project} - 1) * {PLACES_OF_PROJECT} + 1 + n %% {PLACES_OF_PROJECT} END"
+    source = (
+        f"(SELECT n, {batch} AS batch, {project} AS project, {place} AS place, (n %% 1000 * 919) %% 1000 AS m"
+        f" FROM {_series(size.requests)}) AS rows"
+    )
+    _insert(ours.Request, _request_columns(size, sql), source)
+
+
+def _request_columns(size: Size, sql: Sql) -> dict[str, str]:
+    created = sql.ago(f"({size.requests} - n) * {_SPAN_S}.0 / {size.requests}")
+    later = sql.ago(f"({size.requests} - n) * {_SPAN_S}.0 / {size.requests} * 0.9")
+    dead = f"n <= {size.ended} AND place IS NOT NULL AND m >= 900 AND m < 950"
+    bad = f"n <= {size.ended} AND m >= 950"
+    state = (
+        f"CASE WHEN {dead} THEN 'delivery_failed' WHEN {bad} THEN CASE WHEN m < 980 THEN 'failed'"
+        " WHEN m < 990 THEN 'expired' ELSE 'cancelled' END"
+        f" WHEN n <= {size.ended} AND place IS NOT NULL THEN 'delivered' WHEN n <= {size.due} THEN 'processed'"
+        f" WHEN n <= {size.held} THEN 'processing' ELSE 'pending' END"
+    )
+    is_due = f"n > {size.ended} AND n <= {size.due} AND place IS NOT NULL"
+    return {
+        "id": "n", "key": sql.key("req"), "state": state, "state_changed_at": later,
+        "project_id": "project", "custom_id": sql.text("row-"), "fingerprint": "''",
+        "lane_id": f"1 + COALESCE(batch, n) %% {LANES}", "batch_id": "batch", "submission_id": f"1 + n %% {max(1, size.requests // 500)}",
+        "destination_id": "place", "created_at": created, "seal_by": created,
+        "size_bytes": "700", "token_estimate": "900",
+        "settled_at": f"CASE WHEN n <= {size.due} THEN {later} END",
+        "error_code": f"CASE WHEN {bad} AND m < 980 THEN 'rate_limit_exceeded' ELSE '' END",
+        "cost_nano": f"CASE WHEN n <= {size.due} THEN 125000 END",
+        "due_at": f"CASE WHEN {is_due} THEN {sql.ago('n %% 7200 - 3600')} END",
+        "tries": f"CASE WHEN {dead} THEN {DEAD_TRIES} ELSE 0 END",
+        "delivered_at": f"CASE WHEN n <= {size.ended} AND place IS NOT NULL AND NOT ({dead}) THEN {later} END",
+        "dead_at": f"CASE WHEN {dead} THEN {later} END",
+    }  # fmt: skip
+
+
+def _bodies(size: Size, sql: Sql) -> None:
+    body = sql.binary('\'{"model": "gpt-5-model-1", "input": "Say \' || n || \'"}\'')
+    _insert(
+        ours.RequestBody,
+        {"request_id": "n", "body": body, "metadata": sql.binary("'{}'")},
+        _series(size.requests),
+    )
+    line = sql.binary(
+        '\'{"id": "x", "response": {"status_code": 200, "body": {"output": "\' || n || \'"}}}\''
+    )
+    columns = {
+        "request_id": "n", "attempt": "1", "line": line, "status_code": "200", "batch_id": "NULL",
+        "input_tokens": "800", "cached_tokens": "0", "output_tokens": "300", "reasoning_tokens": "0",
+    }  # fmt: skip
+    _insert(ours.Answer, columns, _series(size.due))
+
+
+def _attempts(size: Size, sql: Sql) -> None:
+    """Insert three for each dead letter, and one for as many delivered ones as are left."""
+    requests = ours.Request._meta.db_table
+    dead = (
+        f"(SELECT r.id, r.destination_id, t.n FROM {requests} AS r, {_series(DEAD_TRIES)} AS t"
+        f" WHERE r.dead_at IS NOT NULL ORDER BY r.id, t.n LIMIT {size.attempts}) AS rows"
+    )
+    if sql.is_postgresql:
+        dead = dead.replace("AS numbers(n) AS t", "AS t(n)")
+    columns = {
+        "request_id": "id", "destination_id": "destination_id", "number": "n",
+        "outcome": "CASE WHEN id %% 5 < 3 THEN 'http_status' WHEN id %% 5 = 3 THEN 'timeout' ELSE 'connection_error' END",
+        "status": "CASE WHEN id %% 5 < 3 THEN 500 + id %% 4 END", "answer": "'no'",
+        "duration_s": "0.2", "ended_at": sql.ago("id %% 900000"),
+    }  # fmt: skip
+    _insert(Attempt, columns, dead)
+    left = size.attempts - Attempt.objects.count()
+    delivered = (
+        f"(SELECT id, destination_id, 1 AS n FROM {requests} WHERE delivered_at IS NOT NULL"
+        f" ORDER BY id DESC LIMIT {left}) AS rows"
+    )
+    _insert(Attempt, {**columns, "outcome": "'delivered'", "status": "200"}, delivered)
+
+
+def _history(size: Size, sql: Sql) -> None:
+    """Insert what the machine wrote down: of each request that ended, and of each batch."""
+    steps = list(
+        itertools.pairwise(["", "pending", "processing", "processed", "delivering", "delivered"])
+    )
+    for model, last, arrows in (
+        (ours.Batch, size.batches, steps[1:]),
+        (ours.Request, size.ended, steps[1 : 1 + size.history]),
+    ):
+        kind = ContentType.objects.get_for_model(model).pk
+        for source, target in arrows:
+            columns = {
+                "content_type_id": str(kind), "object_id": "n", "source_state": f"'{source}'",
+                "state": f"'{target}'", "transition": "'seeded'", "timestamp": sql.ago("10"),
+                "by_id": "NULL", "description": "'clock: as always'",
+            }  # fmt: skip
+            _insert(StateLog, columns, _series(last))
+
+
+def _around(size: Size, sql: Sql) -> None:
+    """Insert what an old installation has beside: audit, files, events, replays, refused messages."""
+    many = max(10, size.requests // 50)
+    age = sql.ago(f"({many} - n) * 60")
+    key = {"id": "n", "project_id": f"1 + n %% {PROJECTS}", "created_at": age}
+    _insert(
+        ours.AuditEntry,
+        {"at": age, "actor": sql.text("user-", "n %% 9"), "action": "'request.redeliver'",
+         "object_type": "'request'", "object_key": sql.key("req"), "reason": "'seeded'"},
+        _series(many),
+    )  # fmt: skip
+    _insert(
+        ours.ClientFile,
+        {**key, "key": sql.key("file"), "purpose": "'batch'", "filename": sql.text("file-"),
+         "size_bytes": "n * 1000"},
+        _series(many),
+    )  # fmt: skip
+    event = {**key, "key": sql.key("evt"), "type": "'batch.completed'", "subject": sql.key("bat"),
+             "occurred_at": age, "payload": sql.binary("'{}'")}  # fmt: skip
+    _insert(Event, event, _series(many))
+    _insert(
+        EventDelivery,
+        {"id": "n", "event_id": "n", "destination_id": f"1 + n %% {PLACES_OF_PROJECT}"},
+        _series(many),
+    )
+    replay = {**key, "key": sql.key("rpl"), "who": "'user anna'", "per_second": "50",
+              "state": "'done'", "matched": "100", "done": "100"}  # fmt: skip
+    _insert(Replay, replay, _series(200))
+    _insert(
+        Rejection,
+        {"id": "n", "queue": "'requests'", "project_name": "'project-1'", "code": "'validation_error'",
+         "detail": "'no model'", "faults": "'no model'", "size_bytes": "100",
+         "sha256": sql.key("sha"), "beginning": "'{}'"},
+        _series(many),
+    )  # fmt: skip
