@@ -94,7 +94,7 @@ NAVIGATION = [
     ),
 ]
 
-UNFOLD = {
+UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Batcher",
     "SITE_HEADER": "Batcher",
     "SITE_SUBHEADER": "Requests now, results later",
