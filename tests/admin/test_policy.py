@@ -78,5 +78,5 @@ def test_the_policy_names_no_other_host_and_two_words_only():
 def test_the_colours_that_the_theme_would_write_into_each_page_are_in_a_file(client, db):
     site = UnfoldAdminSite()
 
-    assert site._get_colors("COLORS") == {}
+    assert site._get_colors("COLORS", None) == {}
     assert "batcher/colors.css" in client.get(reverse("admin:login")).content.decode()
