@@ -10,16 +10,15 @@ never logs or returns a secret, a URL query or a request body.
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 import aiohttp
@@ -37,15 +36,16 @@ from delivery.dialing import (
     tls_context,
 )
 from delivery.outcome import Code, Message, Outcome
-from delivery.signing import sign
+from delivery.posting import Address, Post, header_lines
+from delivery.signing import sign, signing_key
+
+if TYPE_CHECKING:
+    from aiohttp.http_parser import RawResponseMessage
 
 logger = logging.getLogger(__name__)
 
-_READ_LIMIT = 64 * 1024
-"""An answer up to this size is read to its end, so that the connection can be used again."""
-_MAX_ANSWER_HEADERS = 100
-_MAX_ANSWER_LINE = 8190
-_WHOLE_BODY_LIMIT = 1024 * 1024
+_MOST_KNOWN = 1_000
+"""Endpoints that a sender keeps ready."""
 _RETRY_AFTER_LIMIT_S = 10**9
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
@@ -143,34 +143,26 @@ class WebhookSender:
         self._tls = tls_context(self._terms.ca_bundle)
         self._system_lookup = SystemLookup()
         self._lookup = lookup or self._system_lookup
-        self._session: aiohttp.ClientSession | None = None
+        self._connector: aiohttp.TCPConnector | None = None
+        self._timeout = aiohttp.ClientTimeout(
+            sock_connect=self._terms.connect_timeout_s, ceil_threshold=self._terms.timeout_s + 1
+        )
+        self._known: dict[Endpoint, _Ready] = {}
 
     async def __aenter__(self) -> Self:
-        terms = self._terms
-        self._session = aiohttp.ClientSession(
-            connector=guarded_connector(
-                self._guard,
-                self._lookup,
-                tls=self._tls,
-                lookup_timeout_s=terms.connect_timeout_s,
-                limit_per_host=terms.limit_per_host,
-            ),
-            timeout=aiohttp.ClientTimeout(
-                sock_connect=terms.connect_timeout_s, ceil_threshold=terms.timeout_s + 1
-            ),
-            headers={"user-agent": terms.user_agent, "accept": "*/*"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            max_headers=_MAX_ANSWER_HEADERS,
-            max_line_size=_MAX_ANSWER_LINE,
-            max_field_size=_MAX_ANSWER_LINE,
+        self._connector = guarded_connector(
+            self._guard,
+            self._lookup,
+            tls=self._tls,
+            lookup_timeout_s=self._terms.connect_timeout_s,
+            limit_per_host=self._terms.limit_per_host,
         )
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        self._known.clear()
+        if self._connector is not None:
+            await self._connector.close()
         self._system_lookup.close()
 
     async def send(self, endpoint: Endpoint, message: Message, *, now: datetime) -> Outcome:
@@ -180,9 +172,8 @@ class WebhookSender:
         """
         started = time.monotonic()
         try:
-            url = parse_url(endpoint.url, https_only=self._terms.https_only)
-            check_headers(endpoint.headers)
-            signatures = [sign(s, message.id, now, message.body) for s in endpoint.secrets]
+            ready = self._ready(endpoint)
+            head, signatures = _own_head(ready, message, now)
         except ValueError as error:
             return Outcome(
                 code=Code.INVALID_DESTINATION,
@@ -190,106 +181,113 @@ class WebhookSender:
                 error=type(error).__name__,
                 started_at=now,
             )
-        headers = _headers(endpoint, message, signatures, now)
-        private = [*signatures, *(value for _, value in endpoint.headers), url.raw_query_string]
-        attempt = _Attempt(
-            url=url,
-            headers=headers,
-            body=message.body,
-            now=now,
-            private=private,
-            timeout_s=endpoint.timeout_s,
+        return await self._run(
+            ready, Post(ready.address, head, message.body), signatures, now, started
         )
-        return await self._run(attempt, started)
 
-    async def _run(self, attempt: _Attempt, started: float) -> Outcome:
-        timeout_s = attempt.timeout_s or self._terms.timeout_s
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        host, port = attempt.url.raw_host or "", attempt.url.port or 0
-        dial = Dial(host=host, port=port, is_encrypted=attempt.url.scheme == "https")
+    def _ready(self, endpoint: Endpoint) -> _Ready:
+        """Check an endpoint and make it ready, once; raise ValueError for one that is not fit."""
+        known = self._known.get(endpoint)
+        if known is None:
+            url = parse_url(endpoint.url, https_only=self._terms.https_only)
+            check_headers(endpoint.headers)
+            known = _Ready(
+                address=Address(url, _lasting_headers(endpoint, self._terms.user_agent)),
+                keys=tuple(signing_key(secret) for secret in endpoint.secrets),
+                private=(*(value for _, value in endpoint.headers), url.raw_query_string),
+                timeout_s=endpoint.timeout_s or self._terms.timeout_s,
+            )
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[endpoint] = known
+        return known
+
+    async def _run(
+        self, ready: _Ready, post: Post, signatures: Sequence[str], now: datetime, started: float
+    ) -> Outcome:
+        url = ready.address.url
+        host = url.raw_host or ""
+        dial = Dial(host=host, port=url.port or 0, is_encrypted=url.scheme == "https")
         token = current_dial.set(dial)
+        code, detail, failure = Code.DELIVERED, "", ""
         try:
-            async with asyncio.timeout_at(deadline):
-                response = await self._post(attempt, dial)
+            async with asyncio.timeout(ready.timeout_s):
+                await self._post(post, dial)
         except FAILURES as error:
-            code, detail = explain(error, host)
-            status, answer, retry_after_s = None, b"", None
-            failure = type(error).__name__
-        else:
-            answer = await _read(response, deadline)
-            answer = _redacted(answer, attempt.private)[: self._terms.max_answer_bytes]
-            status = response.status
-            code, detail = _judge(response)
-            retry_after_s = _retry_after(response, attempt.now)
-            failure = ""
+            if post.heard is None:
+                code, detail = explain(error, host)
+                failure = type(error).__name__
         finally:
             current_dial.reset(token)
+        if post.heard is not None:
+            code, detail = _judge(post.heard, url)
         return Outcome(
             code=code,
-            status=status,
+            status=post.heard.code if post.heard else None,
             detail=detail,
-            answer=answer,
+            answer=_redacted(bytes(post.answer), [*signatures, *ready.private])[
+                : self._terms.max_answer_bytes
+            ],
             address=dial.address,
-            started_at=attempt.now,
+            started_at=now,
             duration_s=time.monotonic() - started,
             error=failure,
-            retry_after_s=retry_after_s,
+            retry_after_s=_retry_after(post.heard, host, now) if post.heard else None,
         )
 
-    async def _post(self, attempt: _Attempt, dial: Dial) -> aiohttp.ClientResponse:
+    async def _post(self, post: Post, dial: Dial) -> None:
         """Post, and once more if a kept connection turned out to be closed by its other end.
 
         That race is nobody's fault and no attempt should be spent on it. The receiver knows a copy
         by its webhook-id.
         """
+        if self._connector is None:
+            raise RuntimeError("the sender is used outside its async with")
         try:
-            return await self._post_once(attempt)
+            await post.run(self._connector, self._timeout)
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as error:
             if dial.is_new or isinstance(error, aiohttp.ClientConnectorError):
                 raise
-            return await self._post_once(attempt)
-
-    async def _post_once(self, attempt: _Attempt) -> aiohttp.ClientResponse:
-        if self._session is None:
-            raise RuntimeError("the sender is used outside its async with")
-        # Beyond 1 MB aiohttp wants a file, which it writes in pieces.
-        is_large = len(attempt.body) > _WHOLE_BODY_LIMIT
-        return await self._session.post(
-            attempt.url,
-            data=io.BytesIO(attempt.body) if is_large else attempt.body,
-            headers=attempt.headers,
-            allow_redirects=False,
-        )
+            await post.run(self._connector, self._timeout)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Attempt:
-    """One try, made ready."""
+class _Ready:
+    """An endpoint that was checked, with all that its posts have in common."""
 
-    url: URL
-    headers: list[tuple[str, str]]
-    body: bytes
-    now: datetime
-    timeout_s: float | None
-    private: list[str]
+    address: Address
+    keys: tuple[bytes, ...] = field(repr=False)
+    """To sign with."""
+    private: tuple[str, ...] = field(repr=False)
     """What must not come back in a stored answer when a receiver echoes its request."""
+    timeout_s: float
 
 
-def _headers(
-    endpoint: Endpoint, message: Message, signatures: list[str], now: datetime
-) -> list[tuple[str, str]]:
-    headers = [
+def _lasting_headers(endpoint: Endpoint, user_agent: str) -> list[tuple[str, str]]:
+    """Return the headers that all posts to the endpoint have; its own come in place of the usual ones."""
+    own = {name.lower() for name, _ in endpoint.headers}
+    usual = [("user-agent", user_agent), ("accept", "*/*")]
+    return [
+        *(header for header in usual if header[0] not in own),
         *endpoint.headers,
-        *((name, _visible(value)) for name, value in message.headers),
         ("content-type", "application/json"),
         ("accept-encoding", "identity"),
+    ]
+
+
+def _own_head(ready: _Ready, message: Message, now: datetime) -> tuple[bytes, list[str]]:
+    """Return the header lines of this try alone, and its signatures."""
+    at = int(now.timestamp())
+    headers = [
+        *((name, _visible(value)) for name, value in message.headers),
         ("idempotency-key", message.id),
         ("webhook-id", message.id),
-        ("webhook-timestamp", str(int(now.timestamp()))),
+        ("webhook-timestamp", str(at)),
     ]
+    signatures = [sign(key, message.id, at, message.body) for key in ready.keys]
     if signatures:
         headers.append(("webhook-signature", " ".join(signatures)))
-    return headers
+    return header_lines(headers), signatures
 
 
 def _visible(value: str) -> str:
@@ -299,55 +297,40 @@ def _visible(value: str) -> str:
     return quote(value, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}~", errors="surrogatepass")
 
 
-def _judge(response: aiohttp.ClientResponse) -> tuple[Code, str]:
-    status = response.status
+def _judge(heard: RawResponseMessage, url: URL) -> tuple[Code, str]:
+    status = heard.code
     if 200 <= status < 300:
         return Code.DELIVERED, ""
     if 300 <= status < 400:
-        return Code.REDIRECT, f"{status} to {_location_host(response)}; not followed"
-    reason = "".join(c for c in response.reason or "" if c.isprintable())[:100]
+        return Code.REDIRECT, f"{status} to {_location_host(heard, url)}; not followed"
+    reason = "".join(c for c in heard.reason or "" if c.isprintable())[:100]
     said = f"{status} {reason}".strip()
     if status == 410:
         return Code.GONE, f"{said}: the receiver wants no more"
     return Code.HTTP_STATUS, said
 
 
-def _location_host(response: aiohttp.ClientResponse) -> str:
+def _location_host(heard: RawResponseMessage, url: URL) -> str:
     try:
-        target = response.url.join(URL(response.headers.get("location", "")))
+        target = url.join(URL(heard.headers.get("location", "")))
         return (target.raw_host or "no host")[:253]
     except ValueError:
         return "a location that cannot be parsed"
 
 
-def _retry_after(response: aiohttp.ClientResponse, now: datetime) -> float | None:
-    value = response.headers.get("retry-after")
-    if value is None or response.status < 300:
+def _retry_after(heard: RawResponseMessage, host: str, now: datetime) -> float | None:
+    if heard.code < 300:
+        return None
+    value = heard.headers.get("retry-after")
+    if value is None:
         return None
     retry_after_s = parse_retry_after(value, now)
     if retry_after_s is None:
-        logger.info("retry-after not understood", extra={"host": response.url.raw_host})
+        logger.info("retry-after not understood", extra={"host": host})
     return retry_after_s
 
 
-async def _read(response: aiohttp.ClientResponse, deadline: float) -> bytes:
-    """Read the start of the answer. The status has decided already: an answer cut short is no fault.
-
-    A connection whose answer was not read to its end is closed, never used again.
-    """
-    answer = bytearray()
-    try:
-        async with asyncio.timeout_at(deadline):
-            while len(answer) < _READ_LIMIT and (chunk := await response.content.readany()):
-                answer += chunk
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        logger.debug("answer cut short", extra={"error": type(error).__name__})
-    finally:
-        response.close()
-    return bytes(answer)
-
-
-def _redacted(answer: bytes, private: list[str]) -> bytes:
+def _redacted(answer: bytes, private: Iterable[str]) -> bytes:
     for text in private:
         if len(text) > 3:
             answer = answer.replace(text.encode(), b"[redacted]")

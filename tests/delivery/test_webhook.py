@@ -100,6 +100,11 @@ class TestRequest:
 
         assert receiver.requests[0].headers["authorization"] == "Bearer xyz"
 
+    def test_a_destinations_own_user_agent_comes_in_place_of_ours(self):
+        _, receiver = sent_to(OK, headers=(("User-Agent", "theirs"),))
+
+        assert receiver.requests[0].headers["user-agent"] == "theirs"
+
     @pytest.mark.parametrize(
         ("value", "expected"),
         [
@@ -234,6 +239,43 @@ class TestAnswers:
         outcome, _ = sent_to(refuse_at_once, message=message)
 
         assert (outcome.code, outcome.status) == (Code.HTTP_STATUS, 413)
+
+    def test_a_provisional_answer_is_passed_over(self):
+        async def first_a_hint(visit):
+            await visit.request()
+            await visit.say(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n")
+            await visit.say(b"HTTP/1.1 204 No Content\r\n\r\n")
+            await visit.request()
+
+        assert sent_to(first_a_hint)[0].status == 204
+
+    def test_an_answer_in_chunks_is_read_to_its_end_and_its_connection_kept(self):
+        async def in_chunks(visit):
+            while await visit.request():
+                await visit.say(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+                await visit.drip([b"2\r\nab\r\n", b"1\r\nc\r\n", b"0\r\n\r\n"])
+
+        async def scenario():
+            async with receiving(in_chunks) as receiver, WebhookSender(LOCAL, QUICK) as sender:
+                outcomes = [await post(sender, receiver.url()) for _ in range(2)]
+                return outcomes, receiver.connections
+
+        outcomes, connections = asyncio.run(scenario())
+
+        assert [outcome.answer for outcome in outcomes] == [b"abc", b"abc"]
+        assert connections == 1
+
+    def test_an_answer_that_asks_to_close_ends_its_connection(self):
+        async def scenario():
+            act = answering("200 OK", "connection: close")
+            async with receiving(act) as receiver, WebhookSender(LOCAL, QUICK) as sender:
+                outcomes = [await post(sender, receiver.url()) for _ in range(2)]
+                return outcomes, receiver.connections
+
+        outcomes, connections = asyncio.run(scenario())
+
+        assert all(outcome.is_delivered for outcome in outcomes)
+        assert connections == 2
 
     def test_only_the_start_of_a_long_answer_is_kept(self):
         outcome, _ = sent_to(answering("500 No", body=b"x" * 20_000))
