@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from typing import get_args
+from typing import TypeGuard, get_args
 
 import msgspec
 from aiohttp import web
@@ -30,6 +30,10 @@ _STRIKES: dict[type[Rule], str] = {CallRule: "calls", BatchRule: "batches", Line
 _AGAIN = (
     "SELECT custom_id, count(*) FROM line WHERE outcome = 'answered'"
     " GROUP BY custom_id HAVING count(*) > 1 ORDER BY custom_id"
+)
+_HISTORIES = (
+    "SELECT line.custom_id, batch.id, line.outcome FROM line JOIN batch ON batch.seq = line.batch"
+    " ORDER BY line.custom_id, line.batch, line.number"
 )
 
 
@@ -100,20 +104,42 @@ async def show_clock(request: web.Request) -> web.Response:
 
 
 async def move_clock(request: web.Request) -> web.Response:
-    """``POST /sandbox/clock {"advance_s": N}``."""
-    engine = request.app[ENGINE]
-    seconds = (await json_body(request)).get("advance_s")
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds < 0:
+    """``POST /sandbox/clock {"advance_s": N, "speed": N}``, one of them or both."""
+    engine, asked = request.app[ENGINE], await json_body(request)
+    speed = asked.get("speed", engine.clock.speed)
+    seconds = asked.get("advance_s", 0 if "speed" in asked else None)
+    if not _is_number(seconds) or seconds < 0:
         raise invalid_type("advance_s", "a number of seconds, 0 or more")
+    if not _is_number(speed) or speed <= 0:
+        raise invalid_type("speed", "a number, greater than 0")
+    engine.clock.run_at(speed)
     engine.clock.advance(seconds)
     engine.wake()
     return _clock_reply(engine)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 async def stats(request: web.Request) -> web.Response:
     """``GET /sandbox/stats``: what was asked of this provider, and what it did twice."""
     engine = request.app[ENGINE]
     return reply(await asyncio.to_thread(_stats, engine.store))
+
+
+async def histories(request: web.Request) -> web.StreamResponse:
+    """``GET /sandbox/lines``: NDJSON, each ``custom_id`` with what became of it in each batch."""
+    store = request.app[ENGINE].store
+    response = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
+    await response.prepare(request)
+    rows = await asyncio.to_thread(store.query, _HISTORIES)
+    for custom_id, same in itertools.groupby(rows, key=lambda row: row[0]):
+        outcomes = [{"batch": batch, "outcome": outcome} for _, batch, outcome in same]
+        shown = {"custom_id": custom_id, "outcomes": outcomes}
+        await response.write(msgspec.json.encode(shown) + b"\n")
+    await response.write_eof()
+    return response
 
 
 async def lines(request: web.Request) -> web.StreamResponse:
@@ -172,6 +198,7 @@ def _stats(store: Store) -> dict[str, object]:
             "answered_again": len(again),
             "answered_again_ids": dict(itertools.islice(again.items(), 100)),
         },
+        "most_enqueued_tokens": _counts(store, "SELECT model, tokens FROM fullest"),
         "rules": [
             {"rule": rule, "fitted": fitted, "struck": struck}
             for rule, fitted, struck in store.query("SELECT rule, fitted, struck FROM tally")

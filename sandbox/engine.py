@@ -142,6 +142,8 @@ class Engine:
         else:
             durations = lifecycle.durations_for(book.scenario.durations, faults)
             lifecycle.begin(batch, found, durations, faults)
+            model = found.model or ""
+            self.store.note_enqueued(model, self._enqueued(model) + found.tokens)
         self._save(batch, tally=tally)
 
     def _look(
@@ -178,10 +180,13 @@ class Engine:
         if error := lifecycle.imposed_error(faults, model):
             return error
         limit = book.token_limit(model)
-        queued = sum(other.tokens for other in self.store.running() if other.model == model)
-        if limit is not None and queued + found.tokens > limit:
+        if limit is not None and self._enqueued(model) + found.tokens > limit:
             return lifecycle.queue_full(model, limit)
         return None
+
+    def _enqueued(self, model: str) -> int:
+        """Return the tokens of the model's batches that have been validated and have not ended."""
+        return sum(other.tokens for other in self.store.running() if other.model == model)
 
     def _finalize(self, batch: Batch) -> None:
         durations = self.book(batch.generation).scenario.durations

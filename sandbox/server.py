@@ -69,6 +69,7 @@ ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
     ("sandbox.clock", "GET", "/sandbox/clock", control.show_clock),
     ("sandbox.clock", "POST", "/sandbox/clock", control.move_clock),
     ("sandbox.stats", "GET", "/sandbox/stats", control.stats),
+    ("sandbox.histories", "GET", "/sandbox/lines", control.histories),
     ("sandbox.lines", "GET", "/sandbox/batches/{batch_id}/lines", control.lines),
 )
 _NAMES = {(method, path): name for name, method, path, _handler in ROUTES}

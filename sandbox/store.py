@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS scenario (
     generation INTEGER PRIMARY KEY AUTOINCREMENT, doc BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS tally (
     rule TEXT PRIMARY KEY, fitted INTEGER NOT NULL, struck INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS fullest (model TEXT PRIMARY KEY, tokens INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS clock (
     only INTEGER PRIMARY KEY CHECK (only = 1), sandbox REAL NOT NULL, wall REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS receiver (
@@ -55,6 +56,7 @@ CREATE TABLE IF NOT EXISTS arrival (
 _FORGET = (
     "DELETE FROM file", "DELETE FROM batch", "DELETE FROM line", "DELETE FROM call",
     "DELETE FROM scenario", "DELETE FROM tally", "DELETE FROM receiver", "DELETE FROM arrival",
+    "DELETE FROM fullest",
     # Batches are numbered from 1 again, so that the same calls bring the same answers.
     "DELETE FROM sqlite_sequence WHERE name = 'batch'",
 )  # fmt: skip
@@ -253,6 +255,15 @@ class Store:
         """Keep what became of lines (batch's number, line, custom_id, outcome); may be repeated."""
         with self._transaction() as db:
             db.executemany("INSERT OR REPLACE INTO line VALUES (?, ?, ?, ?)", lines)
+
+    def note_enqueued(self, model: str, tokens: int) -> None:
+        """Keep the most tokens of a model that were ever enqueued at once."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO fullest VALUES (?, ?)"
+                " ON CONFLICT (model) DO UPDATE SET tokens = max(tokens, excluded.tokens)",
+                (model, tokens),
+            )
 
     # --- scenario, rules, calls, clock ---
 

@@ -81,6 +81,34 @@ def test_the_clock_only_moves_ahead(sandbox, seconds):
     )
 
 
+@pytest.mark.parametrize("speed", [0, -1, "fast", True])
+def test_the_clock_never_stands_still(sandbox, speed):
+    assert refused(sandbox, "POST", "/sandbox/clock", {"speed": speed})["param"] == "speed"
+
+
+def test_the_clock_may_run_faster_for_a_while_and_goes_on_from_where_it_was(sandbox):
+    before = sandbox.control("GET", "/sandbox/clock")
+
+    faster = sandbox.control("POST", "/sandbox/clock", {"speed": 40_000})
+    sandbox.control("POST", "/sandbox/clock", {"speed": before["speed"]})
+
+    assert faster["speed"] == 40_000
+    assert before["now"] <= faster["now"] < sandbox.control("GET", "/sandbox/clock")["now"]
+
+
+def test_each_line_tells_what_became_of_it_in_every_batch(drive: Driver, sandbox):
+    sandbox.set_scenario({"rules": [{"fault": "expire", "times": 1}]})
+    first, second = drive.run(chat_lines(1)), drive.run(chat_lines(2))
+
+    told = [json.loads(one) for one in sandbox.fetch("GET", "/sandbox/lines").splitlines()]
+
+    again = {"batch": second.id, "outcome": "answered"}
+    assert told == [
+        {"custom_id": "row-1", "outcomes": [{"batch": first.id, "outcome": "expired"}, again]},
+        {"custom_id": "row-2", "outcomes": [again]},
+    ]
+
+
 def test_statistics_count_calls_batches_and_lines(drive: Driver, sandbox):
     sandbox.set_scenario({"rules": [{"fault": "fail_line", "match": {"line": 3}}]})
     drive.run(chat_lines(3))
@@ -96,6 +124,7 @@ def test_statistics_count_calls_batches_and_lines(drive: Driver, sandbox):
         "answered_again": 2,
         "answered_again_ids": {"row-1": 2, "row-2": 2},
     }
+    assert stats["most_enqueued_tokens"]["gpt-4o-mini"] > 0
     assert [(rule["fitted"], rule["struck"]) for rule in stats["rules"]] == [(1, 1)]
 
 
@@ -123,6 +152,7 @@ def test_a_reset_forgets_everything(drive: Driver, sandbox):
         "batches": {"created": 0, "by_status": {}},
         "files": 0,
         "lines": {"by_outcome": {}, "distinct": 0, "answered_again": 0, "answered_again_ids": {}},
+        "most_enqueued_tokens": {},
         "rules": [],
     }
     assert sandbox.control("GET", "/sandbox/scenario")["rules"] == []
