@@ -19,6 +19,20 @@ from batching.models import Request
 
 _COLLECTION = Actor(name="collection")
 
+SQLITE_NOW = "REPLACE(STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f000', 'NOW'), '.000000', '')"
+
+
+class _ThisMoment(Now):
+    """The database's clock, written as Django writes a time of its own.
+
+    SQLite keeps times as text and compares them as such: one with three digits behind the second is never equal to
+    Django's six, or none, and a client that reads on from such a time would miss all that ended in that moment.
+    """
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        """Write six digits, or none when they are all 0."""
+        return self.as_sql(compiler, connection, template=SQLITE_NOW, **context)
+
 
 def due_if_wanted(now: datetime) -> Any:
     """Return the due time of a result: now when there is a destination, never when it is pulled."""
@@ -39,7 +53,7 @@ def answered(
     """Settle requests whose good answer is stored; ``further`` fields are set as well."""
     changes = {
         **further,
-        "settled_at": Now(),
+        "settled_at": _ThisMoment(),
         "due_at": due_if_wanted(now),
         "error_code": "",
         "error_message": "",
@@ -58,7 +72,7 @@ def end(
 ) -> int:
     """End requests badly: ``how`` is fail, expire or cancel; code and message reach the client."""
     changes = {
-        "settled_at": Now(),
+        "settled_at": _ThisMoment(),
         "due_at": due_if_wanted(now),
         "error_code": code,
         "error_message": message[:500],
@@ -71,7 +85,7 @@ def end(
 
 def end_as_noted(rows: models.QuerySet[Request], *, reason: str, now: datetime) -> int:
     """Fail requests whose error code and message are on them already."""
-    changes = {"settled_at": Now(), "due_at": due_if_wanted(now)}
+    changes = {"settled_at": _ThisMoment(), "due_at": due_if_wanted(now)}
     return move_many(rows, "fail", reason=reason, by=_COLLECTION, now=now, changes=changes)
 
 

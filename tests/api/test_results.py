@@ -11,10 +11,12 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
+from batching import endings
 from batching.api import waiting
 from batching.api.results_views import NEXT_CURSOR
 from batching.lifecycle import move
 from batching.models import Answer, ApiKey, Request
+from delivery import results
 from delivery.results import passed, place_of
 from tests.api.conftest import Api, first_error
 from tests.api.test_reads import send
@@ -76,6 +78,24 @@ def test_requests_settled_together_are_cut_between_pages_without_loss(api):
     first, cursor = pull(api, "limit=2")
 
     assert (first, pull(api, f"cursor={cursor}")[0]) == (["a", "b"], ["c"])
+
+
+@pytest.mark.parametrize("fraction", ["%f", "00.000"], ids=["some fraction", "a whole second"])
+def test_requests_that_the_database_timed_are_cut_between_pages_without_loss(
+    api, monkeypatch, fraction
+):
+    monkeypatch.setattr(results, "_MARGIN", timedelta(seconds=-60))
+    template = endings.SQLITE_NOW.replace("%%f", fraction.replace("%", "%%"))
+    monkeypatch.setattr(endings, "SQLITE_NOW", template)
+    send(api, *"abcde")
+    endings.end(Request.objects.all(), "cancel", code="c", message="m", now=timezone.now())
+
+    found, cursor = [], ""
+    for _ in range(3):
+        page, cursor = pull(api, f"limit=2&cursor={cursor}")
+        found += page
+
+    assert found == list("abcde")
 
 
 def test_bad_ends_are_results_too(api):
