@@ -14,9 +14,9 @@ import secrets
 import ssl
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
@@ -51,6 +51,8 @@ class Variable:
     """One sentence for README."""
     is_secret: bool
     """May also be given as a file, by `NAME_FILE`."""
+    parse: Parser[Any] | None = None
+    """Reads what an admin sets in the panel; None: only the environment may say it."""
 
 
 class Environment:
@@ -73,6 +75,20 @@ class Environment:
         """Return the parsed value of `name`; a wrong one is noted and the default stands in."""
         self._declare(name, default if shown is None else shown, description, is_secret=False)
         return self._parsed(name, self._source.get(name, ""), parse, default)
+
+    def live(
+        self,
+        name: str,
+        parse: Parser[T],
+        *,
+        default: str,
+        description: str,
+        shown: str | None = None,
+    ) -> T:
+        """Like `read`, and an admin may override it in the panel while we run."""
+        value = self.read(name, parse, default=default, description=description, shown=shown)
+        self.declared[-1] = replace(self.declared[-1], parse=parse)
+        return value
 
     def secret(
         self, name: str, parse: Parser[T], *, default: str = "", description: str, shown: str = ""

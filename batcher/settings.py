@@ -22,7 +22,7 @@ from delivery.retry import DEFAULT_DELAYS_S
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENVIRONMENT = env.Environment(os.environ)
-_read, _secret = ENVIRONMENT.read, ENVIRONMENT.secret
+_read, _live, _secret = ENVIRONMENT.read, ENVIRONMENT.live, ENVIRONMENT.secret
 
 # Where it lives
 
@@ -176,43 +176,43 @@ IS_DEMO = not (OPENAI_API_KEY or ANTHROPIC_API_KEY)
 
 # How it behaves
 
-BATCHER_POLL_SECONDS = _read(
+BATCHER_POLL_SECONDS = _live(
     "BATCHER_POLL_SECONDS",
     env.whole_number(1, 86_400),
     default="60",
     description="Seconds between two looks at a running provider batch: more often at first, more rarely later.",
 )
-BATCHER_POLL_SLOWDOWN = _read(
+BATCHER_POLL_SLOWDOWN = _live(
     "BATCHER_POLL_SLOWDOWN",
     env.whole_number(1, 100),
     default="5",
     description="How many times as long the pause between two looks may get for a batch that runs for long.",
 )
-BATCHER_MAX_SPLITS = _read(
+BATCHER_MAX_SPLITS = _live(
     "BATCHER_MAX_SPLITS",
     env.whole_number(0, 10_000),
     default="64",
     description="Rounds in which a refused batch and its parts may be taken apart to find bad lines, before the rest fails.",
 )
-BATCHER_MAX_WORKER_DEATHS = _read(
+BATCHER_MAX_WORKER_DEATHS = _live(
     "BATCHER_MAX_WORKER_DEATHS",
     env.whole_number(1, 100),
     default="5",
     description="Workers that may die in a row while they prepare one batch, before it is taken apart.",
 )
-BATCHER_MAX_WAIT_SECONDS = _read(
+BATCHER_MAX_WAIT_SECONDS = _live(
     "BATCHER_MAX_WAIT_SECONDS",
     env.whole_number(0, 604_800),
     default="3600",
     description="Seconds that a batch may build before it is sent.",
 )
-BATCHER_MAX_OVERTAKES = _read(
+BATCHER_MAX_OVERTAKES = _live(
     "BATCHER_MAX_OVERTAKES",
     env.whole_number(0, 100_000),
     default="20",
     description="How often other batches may go in the stead of one that waits for room, before they wait for it.",
 )
-BATCHER_TOKEN_MARGIN_PERCENT = _read(
+BATCHER_TOKEN_MARGIN_PERCENT = _live(
     "BATCHER_TOKEN_MARGIN_PERCENT",
     env.whole_number(0, 100),
     default="10",
@@ -245,43 +245,43 @@ BATCHER_WEBHOOK_CA_FILE = _read(
     shown="the system's",
     description="PEM file of further certificate authorities that receivers' certificates may be signed by.",
 )
-BATCHER_WEBHOOK_MAX_INLINE_BYTES = _read(
+BATCHER_WEBHOOK_MAX_INLINE_BYTES = _live(
     "BATCHER_WEBHOOK_MAX_INLINE_BYTES",
     env.whole_number(1_024, 100_000_000),
     default="262144",
     description="A larger result is sent to a webhook without its response's body, with a URL to fetch it.",
 )
-BATCHER_RABBITMQ_MAX_INLINE_BYTES = _read(
+BATCHER_RABBITMQ_MAX_INLINE_BYTES = _live(
     "BATCHER_RABBITMQ_MAX_INLINE_BYTES",
     env.whole_number(1_024, 500_000_000),
     default="16000000",
     description="Likewise to RabbitMQ, which refuses messages of more than 16 MiB unless told otherwise.",
 )
-BATCHER_KEEP_ATTEMPTS_DAYS = _read(
+BATCHER_KEEP_ATTEMPTS_DAYS = _live(
     "BATCHER_KEEP_ATTEMPTS_DAYS",
     env.whole_number(1, 3_650),
     default="30",
     description="Days that attempts at delivery are kept.",
 )
-BATCHER_KEEP_EVENTS_DAYS = _read(
+BATCHER_KEEP_EVENTS_DAYS = _live(
     "BATCHER_KEEP_EVENTS_DAYS",
     env.whole_number(1, 3_650),
     default="30",
     description="Days that events of batches and submissions are kept, to be sent again if need be.",
 )
-BATCHER_KEEP_REJECTIONS_DAYS = _read(
+BATCHER_KEEP_REJECTIONS_DAYS = _live(
     "BATCHER_KEEP_REJECTIONS_DAYS",
     env.whole_number(1, 3_650),
     default="30",
     description="Days that messages refused by the input queue are kept, and queues that nobody reads.",
 )
-BATCHER_RETRY_DELAYS = _read(
+BATCHER_RETRY_DELAYS = _live(
     "BATCHER_RETRY_DELAYS",
     env.seconds,
     default=",".join(map(str, DEFAULT_DELAYS_S)),
     description="Seconds before each try at delivering a result, between commas; a destination may have its own.",
 )
-BATCHER_DESTINATION_IN_FLIGHT = _read(
+BATCHER_DESTINATION_IN_FLIGHT = _live(
     "BATCHER_DESTINATION_IN_FLIGHT",
     env.whole_number(1, 256),
     default="32",
@@ -317,7 +317,7 @@ BATCHER_WAITERS_PER_KEY_PERCENT = _read(
     default="75",
     description="How many of those `BATCHER_WAITERS` one API key may take.",
 )
-BATCHER_CALL_WAIT_SECONDS = _read(
+BATCHER_CALL_WAIT_SECONDS = _live(
     "BATCHER_CALL_WAIT_SECONDS",
     env.whole_number(0, 3_600),
     default="630",
@@ -329,14 +329,14 @@ BATCHER_SANDBOX_PORT = _read(
     default="8001",
     description="Port of the sandbox; when it is taken, a free one is used.",
 )
-BATCHER_CALLS_PER_MINUTE = _read(
+BATCHER_CALLS_PER_MINUTE = _live(
     "BATCHER_CALLS_PER_MINUTE",
     env.whole_number(0, 10_000_000),
     default="0",
     shown="0 (no limit)",
     description="Calls a minute for an API key that has no limit of its own.",
 )
-BATCHER_LINES_PER_MINUTE = _read(
+BATCHER_LINES_PER_MINUTE = _live(
     "BATCHER_LINES_PER_MINUTE",
     env.whole_number(0, 100_000_000),
     default="0",

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 
@@ -21,6 +20,7 @@ from batching.capacity import Refusal, Room
 from batching.claims import running_clock
 from batching.lifecycle import Actor, BatchState, Stale, move
 from batching.models import Account, Batch, Lane
+from batching.overrides import effective
 from batching.providers.registry import traits_for
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class _Look:
     def _goes_first(self, batch: Batch) -> str:
         """Say for whom the room is kept; a promoted batch keeps it for nobody."""
         for other, no_room in self.passed:
-            is_overdue = other.overtaken >= settings.BATCHER_MAX_OVERTAKES
+            is_overdue = other.overtaken >= effective("BATCHER_MAX_OVERTAKES")
             if is_overdue and no_room.concerns(batch) and not batch.promoted_at:
                 return f"batch {other.pk} goes first: {other.overtaken:,} went in its stead so far"
         return ""

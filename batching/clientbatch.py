@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
-from django.conf import settings
 from django.db import models, transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
@@ -35,6 +34,7 @@ from batching.clientlines import Defaults, LineError
 from batching.intake import Rejected
 from batching.lifecycle import Actor, BatchState, RequestState
 from batching.models import Batch, ClientFile, Request, Submission
+from batching.overrides import effective
 from batching.steering import Refused
 from batching.wire import Line
 
@@ -153,7 +153,7 @@ def _read(batch: Submission) -> None:
 def _defaults(batch: Submission) -> Defaults:
     config = batch.delivery_config
     delivery = wire.read_delivery(msgspec.json.encode(config)) if config else None
-    max_wait_s = min(settings.BATCHER_MAX_WAIT_SECONDS, _SEAL_WITHIN_S)
+    max_wait_s = min(effective("BATCHER_MAX_WAIT_SECONDS"), _SEAL_WITHIN_S)
     return Defaults(delivery=delivery, max_wait_s=max_wait_s)
 
 

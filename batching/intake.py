@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.conf import settings
 from django.db import OperationalError, connection, transaction
 
 from batching import tokens
@@ -22,6 +21,7 @@ from batching.lifecycle import Actor, log_first_state
 from batching.limits import line_bytes
 from batching.models import ApiKey, Project, Request, RequestBody, Submission
 from batching.models.keys import new_request_key
+from batching.overrides import effective
 from batching.permits import Permit
 from batching.staging import BYTES, INTEGER, TEXT, TIME, TRUTH, sql_value, stage
 from batching.tokens import Estimate
@@ -112,7 +112,7 @@ class _Origin:
 
 def _sizes(lines: Sequence[Line]) -> list[Estimate]:
     """Return the tokens of each line; done before any transaction, for it is what takes longest."""
-    return tokens.estimates(lines, margin=1 + settings.BATCHER_TOKEN_MARGIN_PERCENT / 100)
+    return tokens.estimates(lines, margin=1 + effective("BATCHER_TOKEN_MARGIN_PERCENT") / 100)
 
 
 def _accept(
@@ -135,7 +135,7 @@ def _staged(
     now: datetime,
 ) -> Iterator[Sequence[Any]]:
     """Yield a row for each line that can be sent; note in ``answers`` why another can't."""
-    default_wait = timedelta(seconds=settings.BATCHER_MAX_WAIT_SECONDS)
+    default_wait = timedelta(seconds=effective("BATCHER_MAX_WAIT_SECONDS"))
     for place, (line, tokens_) in enumerate(lines):
         try:
             room, destination_id, size = _placed(line, tokens_, addressing)

@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from django.conf import settings
 from django.db import connection
 from django.db.models import Q
 
 from batching.lifecycle import BatchState
 from batching.models import Batch, Lane
 from batching.models.batches import IN_LINE, BatchQuerySet
+from batching.overrides import effective
 
 STEP = 2**20
 """Between two ranks when nothing else decides: twenty batches in turn find room between the two."""
@@ -40,7 +40,7 @@ class Place:
 
 def in_order(rows: BatchQuerySet) -> BatchQuerySet:
     """Sort batches by who goes first."""
-    return rows.in_order(settings.BATCHER_MAX_OVERTAKES)
+    return rows.in_order(effective("BATCHER_MAX_OVERTAKES"))
 
 
 def line_of(lane: Lane) -> BatchQuerySet:

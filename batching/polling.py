@@ -15,11 +15,10 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final, Protocol
 
-from django.conf import settings
-
 from batching.lifecycle import BatchState
 from batching.models import Account, Batch
 from batching.models.batches import BatchQuerySet
+from batching.overrides import effective
 from batching.providers.base import Provider, ProviderError, RemoteBatch, Status, Trouble
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def at_provider() -> BatchQuerySet:
 
 def pace(account: Account) -> timedelta:
     """Return the usual pause between two looks: the account's own, else the setting's."""
-    return timedelta(seconds=account.poll_seconds or settings.BATCHER_POLL_SECONDS)
+    return timedelta(seconds=account.poll_seconds or effective("BATCHER_POLL_SECONDS"))
 
 
 def first_poll(batch: Batch, now: datetime) -> datetime:
@@ -68,7 +67,7 @@ def next_look(
     A batch about to end is looked at as often as a new one, and every one when its window closes.
     """
     usual = pace(batch.lane.account)
-    often, slow = min(usual, _FIRST), usual * settings.BATCHER_POLL_SLOWDOWN
+    often, slow = min(usual, _FIRST), usual * effective("BATCHER_POLL_SLOWDOWN")
     age = now - (batch.create_started_at or batch.state_changed_at)
     pause = often if status is Status.FINALIZING else min(max(age * _SHARE, often), slow)
     at = now + _spread(pause, rng)

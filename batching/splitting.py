@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.conf import settings
 from django.db import models, transaction
 from django.db.models import F
 
@@ -22,6 +21,7 @@ from batching import audit, endings, packing
 from batching.claims import hold, pause
 from batching.lifecycle import Actor, BatchState, RequestState, log_first_state, move, move_many
 from batching.models import Batch, Request
+from batching.overrides import effective
 from batching.providers.base import RemoteError
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def _named(
 def _next_round(batch: Batch) -> int:
     """Count one more round for the first batch that was refused. Raises Whole when the last is over."""
     origin = Batch.objects.filter(pk=batch.origin_id or batch.pk)
-    most = settings.BATCHER_MAX_SPLITS
+    most = effective("BATCHER_MAX_SPLITS")
     if not origin.filter(splits__lt=most).update(splits=F("splits") + 1):
         raise Whole(f"; taken apart {most} times with the other parts, which is the limit")
     return origin.values_list("splits", flat=True).get()
@@ -112,7 +112,8 @@ class _Round:
 
     @property
     def text(self) -> str:
-        return f"{self.reason}; round {self.number} of {settings.BATCHER_MAX_SPLITS}"
+        most = effective("BATCHER_MAX_SPLITS")
+        return f"{self.reason}; round {self.number} of {most}"
 
     def fail_named(self, rows: models.QuerySet[Request], named: Mapping[int, RemoteError]) -> str:
         """Fail the requests that the provider named and send the rest again; return what was done."""

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from django.conf import settings
 from django.db import transaction
 
 from batching import admission, capacity, endings, inputfile, splitting
@@ -21,6 +20,7 @@ from batching.claims import each, guarded, hold, note, pause, renewed
 from batching.gateway import connect, note_success, note_trouble
 from batching.lifecycle import Actor, BatchState, RequestState, move, move_many
 from batching.models import Batch, Request
+from batching.overrides import effective
 from batching.polling import first_poll
 from batching.providers.base import (
     Provider,
@@ -62,7 +62,7 @@ def submit_due(now: datetime) -> int:
 
 
 def _upload(batch: Batch, now: datetime) -> None:
-    if batch.deaths > settings.BATCHER_MAX_WORKER_DEATHS:
+    if batch.deaths > effective("BATCHER_MAX_WORKER_DEATHS"):
         refuse(batch, (), f"{batch.deaths - 1} workers in a row died over its file", now)
         return
     provider = connect(batch.lane.account)

@@ -24,6 +24,7 @@ from django.db.models.functions import Length
 
 from batching.lifecycle import BAD_ENDS, Actor, RequestState, move_many
 from batching.models import Answer, Destination, Request, RequestBody
+from batching.overrides import effective
 from batching.staging import INTEGER, REAL, TEXT, TIME, TRUTH, sql_value, stage
 from delivery import health
 from delivery.envelope import render_within
@@ -197,8 +198,8 @@ def message_id(request: Request) -> str:
 def _inline_limits(destination_ids: set[int]) -> dict[int, int]:
     """Return for each destination how many bytes a message to it may have before it is sent thin."""
     usual = {
-        Destination.Type.WEBHOOK: settings.BATCHER_WEBHOOK_MAX_INLINE_BYTES,
-        Destination.Type.RABBITMQ: settings.BATCHER_RABBITMQ_MAX_INLINE_BYTES,
+        Destination.Type.WEBHOOK: effective("BATCHER_WEBHOOK_MAX_INLINE_BYTES"),
+        Destination.Type.RABBITMQ: effective("BATCHER_RABBITMQ_MAX_INLINE_BYTES"),
     }
     places = Destination.objects.filter(pk__in=destination_ids)
     return {

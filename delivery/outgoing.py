@@ -11,6 +11,7 @@ from datetime import datetime
 from django.conf import settings
 
 from batching.models import Destination
+from batching.overrides import effective
 from batching.reach import AddressGuard
 from delivery.retry import Schedule
 from delivery.webhook import Endpoint, WebhookSender, WebhookTerms
@@ -50,7 +51,7 @@ def endpoint_of(destination: Destination, now: datetime) -> Endpoint:
 def schedule_of(destination: Destination) -> Schedule:
     """Return when a result of this destination is tried, and how often."""
     return Schedule(
-        delays_s=tuple(destination.retry_delays_s or settings.BATCHER_RETRY_DELAYS),
+        delays_s=tuple(destination.retry_delays_s or effective("BATCHER_RETRY_DELAYS")),
         fail_fast_on_4xx=destination.fail_fast_on_4xx,
     )
 
@@ -60,4 +61,4 @@ def ceiling_of(destination: Destination) -> int:
     if destination.max_in_flight:
         return destination.max_in_flight
     is_webhook = destination.type == Destination.Type.WEBHOOK
-    return int(settings.BATCHER_DESTINATION_IN_FLIGHT) if is_webhook else _MESSAGES_IN_FLIGHT
+    return int(effective("BATCHER_DESTINATION_IN_FLIGHT")) if is_webhook else _MESSAGES_IN_FLIGHT

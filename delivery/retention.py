@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from django.conf import settings
 from django.db.models import Exists, Model, OuterRef
 
+from batching.overrides import effective
 from delivery.event_models import Event, EventDelivery
 from delivery.models import Attempt, IntakeStatus, Rejection, Replay
 
@@ -69,7 +69,7 @@ def _kept() -> Iterator[tuple[type[Model], str, timedelta]]:
 
 
 def _days(what: str) -> timedelta:
-    return timedelta(days=getattr(settings, f"BATCHER_KEEP_{what}_DAYS"))
+    return timedelta(days=effective(f"BATCHER_KEEP_{what}_DAYS"))
 
 
 def _old_ones(model: type[Model], field: str, before: datetime) -> Iterator[int]:

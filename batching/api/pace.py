@@ -15,11 +15,11 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 
 from batching.api.errors import ApiError
 from batching.models import Allowance, ApiKey
+from batching.overrides import effective
 
 CALLS: Final = Allowance.Kind.CALLS
 LINES: Final = Allowance.Kind.LINES
@@ -51,7 +51,9 @@ def limit_of(key: ApiKey, kind: str) -> int:
     if own is not None:
         return own
     default: int = (
-        settings.BATCHER_CALLS_PER_MINUTE if kind == CALLS else settings.BATCHER_LINES_PER_MINUTE
+        effective("BATCHER_CALLS_PER_MINUTE")
+        if kind == CALLS
+        else effective("BATCHER_LINES_PER_MINUTE")
     )
     return default
 

@@ -13,7 +13,7 @@ from batching.models.direct import DirectCall, DirectSpend
 from batching.models.files import ClientFile, FileUpload, UploadPart
 from batching.models.manners import Allowance, KeptAnswer
 from batching.models.notices import Notice
-from batching.models.operations import Flag, Pulse
+from batching.models.operations import Flag, Override, Pulse
 from batching.models.projects import ApiKey, Destination, Project
 from batching.models.requests import Answer, Request, RequestBody, Submission
 from batching.models.tallies import Bookmark, Spend, Tally
@@ -36,6 +36,7 @@ __all__ = [
     "KeptAnswer",
     "Lane",
     "Notice",
+    "Override",
     "Project",
     "Pulse",
     "Request",

@@ -33,6 +33,30 @@ class Flag(models.Model):
         return cls.objects.filter(name=name, is_on=True).exists()
 
 
+class Override(models.Model):
+    """What an admin says in place of a setting; it comes before the environment's word until it is taken back."""
+
+    name = models.CharField(max_length=100)
+    """As in the environment."""
+    value = models.CharField(max_length=1_000)
+    """As it would stand in the environment."""
+    reason = models.CharField(max_length=300)
+    changed_by = models.CharField(max_length=150)
+    changed_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        default_permissions = ("change",)
+        constraints = [models.UniqueConstraint(fields=["name"], name="override_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def key(self) -> str:
+        """What the audit log calls it."""
+        return self.name
+
+
 class Pulse(models.Model):
     """When a periodic task last began: the guard against two clocks, and the clock's sign of life."""
 

@@ -111,7 +111,7 @@ def test_only_those_who_keep_accounts_keep_limits(as_, role, status):
 def shown(client):
     """Return the page's settings by name, as (value, source)."""
     sections = client.get(reverse("admin:batching_settings")).context["sections"]
-    return {row.name: (row.value, row.source) for _, rows in sections for row in rows}
+    return {row.name: (row.value, row.source) for section in sections for row in section.rows}
 
 
 def test_each_setting_shows_its_value_and_where_it_comes_from(as_, settings, monkeypatch):
@@ -125,20 +125,23 @@ def test_each_setting_shows_its_value_and_where_it_comes_from(as_, settings, mon
     assert found["main · max_requests"] == ("500", "row")
     assert found["main · max_bytes"] == ("200,000,000", "provider")
     assert found["main · max_batches_in_flight"] == ("no limit", "none")
-    assert found["main · poll_seconds"][1] == "environment"
+    assert found["main · poll_seconds"][1] == "for all"
+    assert found["BATCHER_POLL_SECONDS"][1] == "environment"
     assert found["BATCHER_MAX_WAIT_SECONDS"][1] == "default"
     assert found["gpt-4.1 /v1/responses · main · token_limit"] == ("9", "row (lane)")
     assert found["maintenance"] == ("off", "default")
 
 
-def test_no_secret_is_on_the_page(as_):
+def test_no_secret_is_on_the_page(as_, settings):
     an_account("main", api_key="sk-very-secret-1234", webhook_secret="whsec_c2VjcmV0c2VjcmV0")
 
     page = as_("admin").get(reverse("admin:batching_settings")).content.decode()
 
     assert "sk-very" not in page
     assert "whsec_" not in page
-    assert "ENCRYPTION_KEYS" not in page
+    assert not [key for key in settings.BATCHER_ENCRYPTION_KEYS if key in page]
+    assert settings.SECRET_KEY not in page
+    assert shown(as_("root"))["BATCHER_ENCRYPTION_KEYS"] == ("not set", "default")
 
 
 def test_the_page_takes_few_queries_whatever_there_is(as_, django_assert_max_num_queries):

@@ -13,7 +13,6 @@ from logging import getLogger
 from typing import Final
 
 import msgspec
-from django.conf import settings
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -35,6 +34,7 @@ from batching.lifecycle import RequestState
 from batching.models import Answer as AnswerRow
 from batching.models import Request
 from batching.models.projects import Scope
+from batching.overrides import effective
 from batching.wire import Invalid, Line
 from delivery import why
 
@@ -82,7 +82,7 @@ _OPEN_ANSWER: Final = {202: Answer("No answer yet: ask again at `Location`.", Ca
 )
 def post_call(request: HttpRequest, caller: Caller) -> HttpResponse:
     """Send one request, and wait for its answer."""
-    wait = call_headers.wait_of(request, default_s=settings.BATCHER_CALL_WAIT_SECONDS)
+    wait = call_headers.wait_of(request, default_s=effective("BATCHER_CALL_WAIT_SECONDS"))
     may_read = caller.key.allows(Scope.READ)
     if wait.seconds and not may_read:
         detail = f"to wait for the answer, this API key needs the scope `{Scope.READ}`"
@@ -235,7 +235,7 @@ def _open(row: Request) -> HttpResponse:
     state = _state(row, _OPEN.get(RequestState(row.state), "completed"))
     answer = render(msgspec.json.encode(state), _NOT_YET)
     answer["Location"] = state.location
-    looked_at_every_s = row.lane.account.poll_seconds or settings.BATCHER_POLL_SECONDS
+    looked_at_every_s = row.lane.account.poll_seconds or effective("BATCHER_POLL_SECONDS")
     answer["Retry-After"] = f"{min(looked_at_every_s, _MOST_RETRY_S)}"
     return answer
 
