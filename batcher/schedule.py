@@ -120,6 +120,13 @@ PERIODIC: tuple[Periodic, ...] = (
         description="Ends clients' batches whose last request has ended, and stops cancelled ones.",
     ),
     Periodic(
+        name="run",
+        task="batching.tasks.run",
+        every=timedelta(seconds=2),
+        queue=WorkQueue.UPLOADS,
+        description="Goes on with runs: moves ordered for everything that a filter matched, a chunk at a time.",
+    ),
+    Periodic(
         name="tidy",
         task="batching.tasks.tidy",
         every=timedelta(minutes=5),
@@ -187,6 +194,7 @@ PERIODIC: tuple[Periodic, ...] = (
 
 ROUTES: tuple[tuple[str, WorkQueue], ...] = (
     ("batching.tasks.read", WorkQueue.UPLOADS),
+    ("batching.tasks.run", WorkQueue.UPLOADS),
     ("batching.tasks.upload", WorkQueue.UPLOADS),
     ("batching.tasks.submit", WorkQueue.UPLOADS),
     ("batching.tasks.adopt", WorkQueue.UPLOADS),

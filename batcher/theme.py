@@ -59,6 +59,7 @@ NAVIGATION = [
         _page("Destinations", "batching.destination", "pin_drop"),
         _page("Attempts", "delivery.attempt", "local_shipping"),
         _page("Replays", "delivery.replay", "replay"),
+        _page("Runs", "batching.run", "playlist_play"),
         _page("Events", "delivery.eventdelivery", "campaign"),
         _page("Subscriptions", "delivery.eventsubscription", "notifications"),
     ),
@@ -111,6 +112,7 @@ UNFOLD: dict[str, Any] = {
     "STYLES": [
         lambda request: static("batcher/colors.css"),
         lambda request: static("batcher/admin.css"),
+        lambda request: static("batcher/batch.css"),
         lambda request: static("batcher/lane.css"),
         lambda request: static("batcher/request.css"),
     ],

@@ -24,6 +24,7 @@ from batching import (
     tally_sources,
     tallying,
 )
+from batching.admin import running
 from batching.models import KeptAnswer, Notice
 from batching.ticks import ring, tick
 
@@ -137,3 +138,11 @@ def tally(*, rung: bool = False) -> None:
 
 def _tally(now: datetime) -> int:
     return sum(tallying.fold(source, now) for source in tally_sources.ALL)
+
+
+@shared_task
+def run(*, rung: bool = False) -> None:
+    """Go on with runs: moves that were ordered for everything that a filter matched."""
+    if tick("run", running.step_due, rung=rung):
+        ring("batching.tasks.pack")
+        ring("delivery.tasks.send")

@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from django.db import transaction
-from django.db.models import Max, Min, Q, QuerySet
+from django.db.models import Q, QuerySet
 from msgspec import Meta
 
-from batching.claims import pause, running_clock
+from batching import walks
 from batching.lifecycle import Actor
 from batching.models import Batch, Destination, Lane, Project, Request, Submission
 from batching.steering import Refused
@@ -36,17 +34,11 @@ FASTEST: Final = 1_000.0
 USUAL_PER_SECOND: Final = 50.0
 MOST_RUNNING: Final = 20
 """Replays of one project at once; each costs every tick a little."""
-_RUN_S: Final = 10.0
-_WINDOW: Final = 20_000
-"""Request ids that one query looks at."""
 _WINDOWS_AT_ONCE: Final = 5
 """Looked through for one chunk, so that few results in a big table do not take a tick each."""
 _CHUNK_S: Final = 4.0
 """A chunk is what may go in this time, twice the clock's step; more is never caught up on."""
 _MOST_AT_ONCE: Final = 1_000
-_MOST_TRIES: Final = 20
-_LOOK_S: Final = 4.0
-_SAMPLES: Final = 5
 
 Text = Annotated[str, Meta(max_length=512)]
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -155,37 +147,15 @@ def _some(rows: QuerySet[Any], member: str, value: str) -> list[int]:
     return ids
 
 
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What a replay would mean, if it began now."""
-
-    matched: int
-    is_all: bool
-    """Off: looking took too long, and there may be more than ``matched``."""
-    samples: Sequence[Request]
-    """The first few of them."""
-
-
-def look(which: Which, *, project: Project | None, only_failed: bool) -> Look:
+def look(which: Which, *, project: Project | None, only_failed: bool) -> walks.Look[Request]:
     """Count what a filter means, window by window, for some seconds at most.
 
     Raises Unknown. Refused when everything ever delivered is asked for.
     """
     _demand_bounds(which, only_failed=only_failed)
     chosen = matching(which, project=project, only_failed=only_failed)
-    place, highest = _bounds(which, chosen, only_failed=only_failed)
-    until, matched, first = time.monotonic() + _LOOK_S, 0, list[int]()
-    place -= 1
-    while place < highest and time.monotonic() < until:
-        end = min(place + _WINDOW, highest)
-        window = chosen.filter(pk__gt=place, pk__lte=end)
-        matched += window.order_by().count()
-        if len(first) < _SAMPLES:
-            ids = window.order_by("pk").values_list("pk", flat=True)
-            first += ids[: _SAMPLES - len(first)]
-        place = end
-    samples = Request.objects.filter(pk__in=first).select_related("destination").order_by("pk")
-    return Look(matched=matched, is_all=place >= highest, samples=list(samples))
+    first, top = _bounds(which, chosen, only_failed=only_failed)
+    return walks.look(chosen.select_related("destination"), first=first, top=top)
 
 
 def start(
@@ -247,50 +217,21 @@ def _bounds(which: Which, chosen: QuerySet[Request], *, only_failed: bool) -> tu
     """Return the lowest and highest request id to look at, as narrow as an index tells at once."""
     an_index_knows = which.batch or which.submission or (which.destination and only_failed)
     rows = chosen if an_index_knows else Request.objects.all()
-    ends = rows.order_by().aggregate(low=Min("pk"), high=Max("pk"))
-    return ends["low"] or 1, ends["high"] or 0
+    return walks.bounds(rows)
 
 
 def stop(replay: Replay, *, by: Actor, reason: str, now: datetime) -> Replay:
     """End a replay where it is; what it made due already is delivered. Refused when it has ended."""
-    with transaction.atomic():
-        row = Replay.objects.select_for_update().get(pk=replay.pk)
-        if not row.is_running:
-            raise Refused("invalid_state", f"a replay that is {row.state} can't be stopped")
-        Replay.objects.filter(pk=row.pk).update(state=Replay.State.STOPPED, ended_at=now)
-    replay.refresh_from_db()
-    logger.info(
-        "replay stopped", extra={"replay": replay.key, "by": by.name, "reason": reason[:200]}
-    )
-    return replay
+    return walks.stop(replay, by=by, reason=reason, now=now)
 
 
 def step_due(now: datetime) -> int:
     """Take chunks of the replays that are due, in turns, for some seconds; return how many results are due by that."""
-    clock, until, made_due = running_clock(now), time.monotonic() + _RUN_S, 0
-    while time.monotonic() < until:
-        replay = Replay.objects.due(clock()).first()
-        if replay is None:
-            break
-        made_due += _guarded(replay, clock())
-    return made_due
+    return walks.step_due(Replay.objects.due, _step, now=now, hopeless=(Unknown,))
 
 
-def _guarded(replay: Replay, now: datetime) -> int:
-    """Take one step; one that goes wrong is tried again later, and given up after many tries in a row."""
-    try:
-        return _count(replay, now) if replay.matched is None else _send(replay.pk, now)
-    except Exception as error:
-        logger.exception("replay step failed", extra={"replay": replay.key})
-        is_over = isinstance(error, Unknown) or replay.tries + 1 >= _MOST_TRIES
-        ended = {"state": Replay.State.FAILED, "ended_at": now} if is_over else {}
-        Replay.objects.filter(pk=replay.pk, state=Replay.State.RUNNING).update(
-            tries=replay.tries + 1,
-            error=f"{type(error).__name__}: {error}"[:500],
-            next_step_at=now + pause(replay.tries),
-            **ended,
-        )
-        return 0
+def _step(replay: Replay, now: datetime) -> int:
+    return _count(replay, now) if replay.matched is None else _send(replay.pk, now)
 
 
 def _meant_by(replay: Replay) -> QuerySet[Request]:
@@ -307,16 +248,8 @@ def _meant_by(replay: Replay) -> QuerySet[Request]:
 
 def _count(replay: Replay, now: datetime) -> int:
     """Count the next window. Two workers at once: the first one's figure stands."""
-    end = min(replay.cursor + _WINDOW, replay.top_id)
-    window = _meant_by(replay).filter(pk__gt=replay.cursor, pk__lte=end)
-    counted = replay.counted + window.order_by().count()
-    changes: dict[str, Any] = {"counted": counted, "cursor": end, "tries": 0, "error": ""}
-    if end >= replay.top_id:
-        changes |= {"matched": counted, "cursor": replay.first_id - 1, "next_step_at": now}
-        if not counted:
-            changes |= {"state": Replay.State.DONE, "ended_at": now}
-    same = Replay.objects.filter(pk=replay.pk, state=Replay.State.RUNNING, matched__isnull=True)
-    same.filter(cursor=replay.cursor).update(**changes)
+    window, end = walks.window_of(replay, _meant_by(replay))
+    walks.note_counted(replay, window.count(), end=end, now=now)
     return 0
 
 
@@ -349,7 +282,7 @@ def _next_ids(replay: Replay) -> list[int]:
     rows = _meant_by(replay).order_by("pk").values_list("pk", flat=True)
     ids: list[int] = []
     for _ in range(_WINDOWS_AT_ONCE):
-        end = min(replay.cursor + _WINDOW, replay.top_id)
+        end = min(replay.cursor + walks.WINDOW, replay.top_id)
         ids += rows.filter(pk__gt=replay.cursor, pk__lte=end)[: most - len(ids)]
         replay.cursor = ids[-1] if len(ids) == most else end
         if len(ids) == most or end == replay.top_id:

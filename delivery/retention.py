@@ -1,4 +1,4 @@
-"""What is deleted when its time is over: attempts, replays, events, refused messages, queues that nobody reads.
+"""What is deleted when its time is over: attempts, replays, runs, events, refused messages, queues that nobody reads.
 
 The clock calls ``sweep``. Rows go oldest first, some at a time, so a table of any size holds up nobody. Ids
 rise with time, so the oldest rows stand at the table's beginning and no index on a time is needed.
@@ -15,6 +15,8 @@ from typing import Final
 
 from django.db.models import Exists, Model, OuterRef
 
+from batching.models import Run
+from batching.models.walks import Walk
 from batching.overrides import effective
 from delivery.event_models import Event, EventDelivery
 from delivery.models import Attempt, IntakeStatus, Rejection, Replay
@@ -40,7 +42,7 @@ def sweep(now: datetime) -> int:
             logger.info("old rows deleted", extra={"table": model.__name__, "rows": count})
         gone += count
     gone += _forget_events(now - _days("EVENTS"))
-    gone += _forget_replays(now - _days("ATTEMPTS"))
+    gone += sum(_forget_walks(kind, now - _days("ATTEMPTS")) for kind in (Replay, Run))
     silent = IntakeStatus.objects.filter(seen_at__lt=now - _days("REJECTIONS"))
     return gone + silent.delete()[0]
 
@@ -55,11 +57,13 @@ def _forget_events(before: datetime) -> int:
     return len(ids)
 
 
-def _forget_replays(before: datetime) -> int:
-    """Delete old replays that have ended; what they did stands in the audit log."""
-    old = Replay.objects.filter(ended_at__lt=before).order_by("pk")
-    ids = list(old.values_list("pk", flat=True)[:_AT_ONCE])
-    Replay.objects.filter(pk__in=ids).delete()
+def _forget_walks(kind: type[Walk], before: datetime) -> int:
+    """Delete old replays or runs that have ended; what they did stands in the audit log."""
+    rows = kind._base_manager
+    ids = list(
+        rows.filter(ended_at__lt=before).order_by("pk").values_list("pk", flat=True)[:_AT_ONCE]
+    )
+    rows.filter(pk__in=ids).delete()
     return len(ids)
 
 

@@ -23,6 +23,7 @@ from batching.admin import (
     people,
     projects,
     requests,
+    runs,
     submissions,
 )
 
@@ -42,5 +43,6 @@ __all__ = [
     "people",
     "projects",
     "requests",
+    "runs",
     "submissions",
 ]

@@ -15,8 +15,9 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldBooleanWidget
 from batching import order, queueing, steering
 from batching.admin import searching, shown
 from batching.admin.history import history_of
-from batching.admin.moves import Move, MovesAdmin, ReasonForm, sources_of
+from batching.admin.moves import Move, ReasonForm, sources_of
 from batching.admin.rows import MachineRows
+from batching.admin.run_orders import WideMoves
 from batching.admin.standings import BatchStandingFilter
 from batching.lifecycle import BATCH_ENDS, BatchState, RequestState
 from batching.models import Batch, Lane, Request
@@ -257,7 +258,7 @@ class LaneFilter(DropdownFilter):  # type: ignore[misc]  # the theme carries no 
 
 
 @admin.register(Batch)
-class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
+class BatchAdmin(WideMoves[Batch], MachineRows[Batch]):
     """Made by the machine, moved by operators."""
 
     moves = MOVES
@@ -266,6 +267,7 @@ class BatchAdmin(MovesAdmin[Batch], MachineRows[Batch]):
     )  # fmt: skip
     list_display_links = ("name",)
     list_select_related = ("lane__account",)
+    list_before_template = "batcher/admin/_batches_head.html"
     list_filter = (("state", ChoicesDropdownFilter), LaneFilter, BatchStandingFilter)
     search_fields = ("key",)
     search_help_text = "Number, key (bat_…) or provider's id (batch_…)"

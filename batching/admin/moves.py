@@ -80,6 +80,11 @@ class Move:
     """Offered on a row's page only: what it answers can't be told of many."""
     page: Callable[..., HttpResponse] | None = None
     """Called with ``(admin, request, row)`` instead of the confirmation and ``act``: asks for itself, does it itself."""
+    act_on_many: Callable[..., int] | None = None
+    """Does to a set what ``act`` does to a row: called inside a transaction with ``(ids, by=, reason=, now=)`` and the
+    further fields of ``form``, returns how many were done."""
+    wide_page: str = ""
+    """Name of the page that orders it for everything that a list shows, when not the runs' own; gets the list's query."""
     calls_outside: bool = False
     """It asks a provider, so no transaction may be open around it."""
 

@@ -12,10 +12,10 @@ from django.utils import timezone
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from batching import steering
+from batching import steering, steering_sets
 from batching.admin import replay_orders, searching, shown
 from batching.admin.history import history_of
-from batching.admin.moves import Move, MovesAdmin, ReasonForm, sources_of
+from batching.admin.moves import Move, ReasonForm, sources_of
 from batching.admin.payloads import PAYLOAD_PERMISSION, payload_view, raw_view
 from batching.admin.request_filters import (
     BatchFilter,
@@ -25,6 +25,7 @@ from batching.admin.request_filters import (
     SubmissionFilter,
 )
 from batching.admin.rows import MachineRows
+from batching.admin.run_orders import WideMoves
 from batching.lifecycle import BAD_ENDS, RequestState
 from batching.models import Destination, Project, Request
 from batching.steering import Refused
@@ -91,6 +92,7 @@ MOVES = (
         "that the provider has already can only be stopped with its batch.",
         permission=OPERATE,
         act=steering.cancel_request,
+        act_on_many=steering_sets.cancel_requests,
         states=frozenset({RequestState.PENDING}),
         icon="cancel",
         is_dangerous=True,
@@ -102,6 +104,7 @@ MOVES = (
         "That costs money again.",
         permission=OPERATE,
         act=steering.retry_request,
+        act_on_many=steering_sets.retry_requests,
         states=BAD_ENDS,
         icon="restart_alt",
     ),
@@ -111,6 +114,7 @@ MOVES = (
         effect="The result is sent to its destination again, under the same message id.",
         permission=OPERATE,
         act=redelivery.redeliver_request,
+        wide_page="admin:batching_request_replay",
         states=sources_of(Request, "redeliver") | BAD_ENDS,
         icon="outbox",
     ),
@@ -129,7 +133,7 @@ MOVES = (
 
 
 @admin.register(Request)
-class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
+class RequestAdmin(WideMoves[Request], MachineRows[Request]):
     """Made by clients and the machine, moved by operators."""
 
     moves = MOVES
@@ -189,13 +193,6 @@ class RequestAdmin(MovesAdmin[Request], MachineRows[Request]):
             ),
             *super().get_urls(),
         ]
-
-    def changelist_view(
-        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        """Offer to send again what is listed to those who may."""
-        may = {"may_replay": request.user.has_perm(replay_orders.ORDER)}
-        return super().changelist_view(request, {**(extra_context or {}), **may})
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Request], search_term: str

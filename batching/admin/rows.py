@@ -51,6 +51,8 @@ __all__ = [
 
 MOST_COUNTED = 10_000
 PAGE_SIZE = 50
+ROWS_ALONE = "batcher.rows_alone"
+"""In the META of a request that wants to know what is listed, and no page of it."""
 
 
 class CappedPaginator(Paginator):  # type: ignore[type-arg]  # rows of any model
@@ -87,6 +89,8 @@ class OurChangeList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         """Say that everything is shown when nothing is asked for."""
+        if ROWS_ALONE in request.META:
+            return
         super().get_results(request)
         if not self.query and not self.get_filters_params():
             self.full_result_count = self.result_count

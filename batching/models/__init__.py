@@ -16,6 +16,7 @@ from batching.models.notices import Notice
 from batching.models.operations import Flag, Override, Pulse
 from batching.models.projects import ApiKey, Destination, Project
 from batching.models.requests import Answer, Request, RequestBody, Submission
+from batching.models.runs import Run, RunShare
 from batching.models.tallies import Bookmark, Spend, Tally
 
 __all__ = [
@@ -41,6 +42,8 @@ __all__ = [
     "Pulse",
     "Request",
     "RequestBody",
+    "Run",
+    "RunShare",
     "Spend",
     "Submission",
     "Tally",

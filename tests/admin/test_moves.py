@@ -215,13 +215,11 @@ def test_buttons_fit_the_state(as_):
     assert offered == ["restart", "remove"]
 
 
-def test_a_selection_over_all_pages_is_refused_when_it_is_too_big(as_, monkeypatch):
+def test_a_selection_is_refused_when_it_is_too_big(as_, monkeypatch):
     monkeypatch.setattr(moves, "MOST_ROWS", 2)
     rows = [a_request() for _ in range(3)]
 
-    answer = select(
-        as_("operator"), "cancel", rows[:1], select_across=1, confirmed="yes", reason="x"
-    )
+    answer = select(as_("operator"), "cancel", rows, confirmed="yes", reason="x")
 
     assert told(answer).startswith("Nothing was done")
     assert Request.objects.filter(state="pending").count() == 3

@@ -273,7 +273,7 @@ def test_a_page_asks_for_its_progress_until_the_replay_has_ended(as_, state, sta
 
     assert ('hx-trigger="every' in whole) == polls
     assert part.status_code == status
-    assert part.content.decode().strip().startswith('<section id="replay_progress"')
+    assert part.content.decode().strip().startswith('<section id="_walk_progress"')
     assert ('hx-trigger="every' in part.content.decode()) == polls
 
 

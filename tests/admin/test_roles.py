@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from django.urls import reverse
 
-from batching.admin import accounts, batches, destinations, lanes, requests
-from batching.models import ApiKey, Batch, Flag
+from batching.admin import accounts, batches, destinations, lanes, requests, runs
+from batching.models import ApiKey, Batch, Flag, Run
 from delivery import replay_admin
 from delivery.models import Attempt, Replay
 from tests.admin.conftest import ROLES
@@ -33,6 +33,7 @@ PAGES = {
     "delivery_attempt": LOOK,
     "delivery_rejection": LOOK,
     "delivery_replay": LOOK,
+    "batching_run": LOOK,
     "delivery_eventdelivery": LOOK,
     "delivery_eventsubscription": LOOK,
     "delivery_intakestatus": LOOK,
@@ -51,6 +52,7 @@ ADDS = {
     "delivery_attempt": set(),
     "delivery_rejection": set(),
     "delivery_replay": set(),
+    "batching_run": set(),
     "delivery_intakestatus": set(),
     "django_fsm_log_statelog": set(),
     "batching_flag": {"operator", "admin", "root"},
@@ -90,6 +92,7 @@ MOVES = [
     *(("batching_request", move) for move in requests.MOVES),
     *(("batching_destination", move) for move in destinations.MOVES),
     *(("delivery_replay", move) for move in replay_admin.MOVES),
+    *(("batching_run", move) for move in runs.MOVES),
     *(("batching_lane", move) for move in lanes.MOVES),
     *(("batching_account", move) for move in accounts.MOVES if not move.calls_outside),
 ]
@@ -97,6 +100,7 @@ ROWS = {
     "batching_batch": a_batch,
     "batching_request": a_request,
     "batching_destination": a_destination,
+    "batching_run": lambda: Run.objects.create(rows_of="batching.batch", move="pause"),
     "delivery_replay": lambda: Replay.objects.create(per_second=1),
     "batching_lane": a_lane,
     "batching_account": an_account,

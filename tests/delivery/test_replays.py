@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from batching import walks
 from batching.lifecycle import Actor
 from batching.models import Batch, Request
 from batching.steering import Refused
@@ -182,7 +183,7 @@ def test_a_stopped_replay_sends_nothing_more():
 
 
 def test_windows_without_a_match_are_passed_over(monkeypatch):
-    monkeypatch.setattr(replays, "_WINDOW", 2)
+    monkeypatch.setattr(walks, "WINDOW", 2)
     lane = a_lane("rare")
     rows = [given_up(lane=lane if place in (0, 8) else None) for place in range(9)]
 

@@ -9,6 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from batching.lifecycle import Actor
+from batching.models import Run
 from delivery import due, redelivery, retention
 from delivery.models import Attempt, IntakeStatus, Rejection, Replay
 from tests.batching.rows import NOW, a_destination, a_request
@@ -78,6 +79,16 @@ def test_replays_go_once_they_have_ended_for_as_long_as_attempts_are_kept(settin
     assert retention.sweep(NOW) == 1
 
     assert set(Replay.objects.all()) == {young, slow}
+
+
+def test_runs_go_like_replays():
+    fields = {"rows_of": "batching.batch", "move": "pause", "created_at": NOW - 90 * DAY}
+    Run.objects.create(state="done", ended_at=NOW - 90 * DAY, **fields)
+    running = Run.objects.create(**fields)
+
+    assert retention.sweep(NOW) == 1
+
+    assert Run.objects.get() == running
 
 
 def test_one_that_is_old_among_young_ones_is_found_with_the_first_of_them(monkeypatch):
