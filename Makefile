@@ -15,6 +15,8 @@ TESTERS := 4
 
 # A virtual environment that happens to be active is not the one we mean.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
+# Where nothing compiled is kept, each of many processes compiles everything again: a minute of each test run.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test test-services check lint types imports migrations fmt docs bench fuzz clean
 .DEFAULT_GOAL := help
