@@ -7,14 +7,15 @@ say exactly it refuses, so that never more is sent again than was seen.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from django.utils import timezone
 from unfold.contrib.filters.admin import DropdownFilter, TextFilter
 
 from batching.admin import searching
-from batching.models import Batch, Destination, Project, Request
+from batching.admin.keyset import PLACE
+from batching.models import Batch, Destination, Project, Request, Submission
 from batching.steering import Refused
 from delivery import standing
 from delivery.redelivery import ENDED
@@ -23,15 +24,24 @@ from delivery.replays import Which
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from django.db.models import QuerySet
+    from django.db.models import Q, QuerySet
     from django.http import HttpRequest
 
 _KEY_LENGTH: Final = 36
 _STATUS_DIGITS: Final = 3
+_MOST_NAMED: Final = 100
+"""Batches or submissions that the beginning of a key may mean."""
 NO_CAUSE: Final = "unknown"
 """How a list's address says that no attempt tells why."""
-_PLACE_OF_LIST: Final = frozenset({"p", "all", "o", "_changelist_filters"})
+_PLACE_OF_LIST: Final = frozenset({"p", "all", "o", "_changelist_filters", *PLACE})
 """Parameters of a list's address that say where one looks, not what is listed."""
+
+
+def _some(rows: QuerySet[Any], named: Q | None) -> list[int]:
+    """Return the numbers of the rows that are named: told apart, so that the index leads and nothing is joined."""
+    return (
+        [] if named is None else list(rows.filter(named).values_list("pk", flat=True)[:_MOST_NAMED])
+    )
 
 
 class BatchFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
@@ -45,8 +55,10 @@ class BatchFilter(TextFilter):  # type: ignore[misc]  # the theme carries no typ
         term = (self.value() or "").strip()
         if not term:
             return queryset
-        named = searching.number_is(term, "batch_id") or searching.key_is(term, "bat", "batch__key")
-        return queryset.filter(named) if named is not None else queryset.none()
+        if (number := searching.number_is(term, "batch_id")) is not None:
+            return queryset.filter(number)
+        named = searching.key_is(term, "bat")
+        return queryset.filter(batch_id__in=_some(Batch.objects.all(), named))
 
 
 class SubmissionFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
@@ -60,8 +72,8 @@ class SubmissionFilter(TextFilter):  # type: ignore[misc]  # the theme carries n
         term = (self.value() or "").strip()
         if not term:
             return queryset
-        named = searching.key_is(term, "sub", "submission__key")
-        return queryset.filter(named) if named is not None else queryset.none()
+        named = searching.key_is(term, "sub")
+        return queryset.filter(submission_id__in=_some(Submission.objects.all(), named))
 
 
 class GivenUpFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
@@ -153,6 +165,7 @@ def which_listed(asked: Mapping[str, str]) -> Listed:
         **_batch(given.pop("batch", "")),
         **_whole_key("submission", "sub", given.pop("submission", "")),
         **({"destination": place} if place else {}),
+        **_named(given, "destination", "model"),
     }
     if given:
         raise Refused("unknown_filter", f"the list is narrowed by {', '.join(sorted(given))} too")
@@ -193,6 +206,12 @@ def _batch(term: str) -> dict[str, str]:
             raise Refused("unknown_batch", f"there is no batch {term}")
         return {"batch": key}
     return _whole_key("batch", "bat", term)
+
+
+def _named(given: dict[str, str], *members: str) -> dict[str, str]:
+    """Take out of ``given`` what a replay names as the list does; ``none`` is no destination."""
+    named = [member for member in members if given.get(member, "none") != "none"]
+    return {member: given.pop(member) for member in named}
 
 
 def _whole_key(member: str, prefix: str, term: str) -> dict[str, str]:

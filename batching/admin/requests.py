@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import admin
+from django.db.models import Prefetch
 from django.urls import path
 from django.utils import timezone
+from django.utils.html import format_html
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from batching import steering, steering_sets
-from batching.admin import replay_orders, searching, shown
+from batching.admin import replay_orders, request_reading, searching, shown
 from batching.admin.history import history_of
+from batching.admin.keyset import KeysetChangeList
 from batching.admin.moves import Move, ReasonForm, sources_of
 from batching.admin.payloads import PAYLOAD_PERMISSION, payload_view, raw_view
 from batching.admin.request_filters import (
@@ -24,10 +27,19 @@ from batching.admin.request_filters import (
     GivenUpFilter,
     SubmissionFilter,
 )
+from batching.admin.request_reading import (
+    AccountFilter,
+    DestinationFilter,
+    FromFilter,
+    LaneFilter,
+    ModelFilter,
+    OutcomeFilter,
+    ToFilter,
+)
 from batching.admin.rows import MachineRows
 from batching.admin.run_orders import WideMoves
 from batching.lifecycle import BAD_ENDS, RequestState
-from batching.models import Destination, Project, Request
+from batching.models import Answer, Destination, Project, Request
 from batching.steering import Refused
 from batching.templatetags.badges import outcome_badge, state_badge
 from batching.wire import NOBODY, Delivery, read_delivery
@@ -37,11 +49,13 @@ from delivery.models import Attempt
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from django.contrib.admin.views.main import ChangeList
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
     from django.urls import URLPattern
     from django.utils.safestring import SafeString
 
+    from batching.admin.keyset import Place
     from batching.lifecycle import Actor
     from batching.models.requests import RequestQuerySet
 
@@ -138,15 +152,22 @@ class RequestAdmin(WideMoves[Request], MachineRows[Request]):
 
     moves = MOVES
     list_display = (
-        "name", "badge", "in_state", "its_lane", "batch_link", "attempt", "delivery", "age",
+        "name", "its_project", "its_lane", "badge", "batch_link", "delivery", "age", "its_tokens", "cost",
     )  # fmt: skip
     list_display_links = ("name",)
-    list_select_related = ("lane", "destination")
+    list_select_related = ("lane", "destination", "project")
     list_filter = (
         ("state", ChoicesDropdownFilter),
+        OutcomeFilter,
         ("project", RelatedDropdownFilter),
+        ModelFilter,
+        LaneFilter,
+        AccountFilter,
         BatchFilter,
         SubmissionFilter,
+        DestinationFilter,
+        FromFilter,
+        ToFilter,
         DueFilter,
         GivenUpFilter,
         CauseFilter,
@@ -174,6 +195,12 @@ class RequestAdmin(WideMoves[Request], MachineRows[Request]):
         wrap = self.admin_site.admin_view
         return [
             path(
+                "new/",
+                wrap(request_reading.new_view),
+                {"request_admin": self},
+                name="batching_request_new",
+            ),
+            path(
                 "replay/",
                 wrap(replay_orders.order_listed),
                 {"request_admin": self},
@@ -193,6 +220,26 @@ class RequestAdmin(WideMoves[Request], MachineRows[Request]):
             ),
             *super().get_urls(),
         ]
+
+    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
+        """Read by row id, frozen while it is read."""
+        return KeysetChangeList
+
+    def span_of(
+        self, given: dict[str, str], query: str, rows: QuerySet[Request], place: Place
+    ) -> tuple[int, int] | None:
+        """Return between which ids to look for these rows; None: an index serves them."""
+        if request_reading.is_served(given, query, rows):
+            return None
+        return request_reading.span_of(given, place)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Request]:
+        """Let lists have what answers cost, without the answers."""
+        rows = super().get_queryset(request)
+        match = request.resolver_match
+        is_list = match and str(match.url_name).endswith("_changelist")
+        answers = Prefetch("answers", Answer.objects.defer("line").order_by("attempt"))
+        return rows.prefetch_related(answers) if is_list else rows
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Request], search_term: str
@@ -238,30 +285,31 @@ class RequestAdmin(WideMoves[Request], MachineRows[Request]):
         """State as colour, icon and word."""
         return state_badge(row.state)
 
-    @admin.display(description="For")
-    def in_state(self, row: Request) -> SafeString | str:
-        """Time in this state."""
-        return shown.age(row.state_changed_at)
+    @admin.display(description="Project")
+    def its_project(self, row: Request) -> str:
+        """Whose it is, without a link: the row's own link is enough of them."""
+        return shown.cut_short(str(row.project), 24)
 
-    @admin.display(description="Lane")
+    @admin.display(description="Model")
     def its_lane(self, row: Request) -> SafeString:
         """Model over endpoint."""
         return shown.two_lines(row.lane.model, row.lane.endpoint)
 
     @admin.display(description="Batch")
     def batch_link(self, row: Request) -> SafeString | str:
-        """The batch that holds it, without fetching it."""
+        """The batch that holds it, without fetching it, and which attempt that is."""
+        attempt = f"attempt {row.attempt}"
         if row.batch_id is None:
-            return shown.NOTHING
-        return shown.link(shown.page_at("batching.batch", row.batch_id), f"#{row.batch_id}")
+            return shown.two_lines("no batch", attempt)
+        link = shown.link(shown.page_at("batching.batch", row.batch_id), f"#{row.batch_id}")
+        return shown.two_lines(link, attempt)
 
     @admin.display(description="Delivery")
-    def delivery(self, row: Request) -> str:
-        """Where its result goes, and how that stands."""
+    def delivery(self, row: Request) -> SafeString | str:
+        """How its delivery stands, and where to."""
         if row.destination is None:
             return "client pulls"
-        tries = f", {row.tries} tries" if row.tries > 1 else ""
-        return f"{row.destination}{tries}"[:80]
+        return shown.two_lines(_delivery_of(row), shown.cut_short(str(row.destination), 32))
 
     @admin.display(description="Age")
     def age(self, row: Request) -> SafeString | str:
@@ -279,6 +327,15 @@ class RequestAdmin(WideMoves[Request], MachineRows[Request]):
         counted = shown.number(row.token_estimate)
         return counted if row.is_token_exact else f"{counted}, guessed"
 
+    @admin.display(description="Tokens")
+    def its_tokens(self, row: Request) -> SafeString:
+        """Tokens in and out of its last answer; before there is one, the estimate."""
+        last = max(row.answers.all(), key=lambda answer: answer.attempt, default=None)
+        if last is None or last.input_tokens is None:
+            return shown.two_lines(f"≈ {row.token_estimate:,} in", "estimated")
+        out = f"{shown.number(last.output_tokens)} out"
+        return shown.two_lines(f"{last.input_tokens:,} in", out)
+
     @admin.display(description="Cost")
     def cost(self, row: Request) -> str:
         """What its answers cost, in US$."""
@@ -288,6 +345,16 @@ class RequestAdmin(WideMoves[Request], MachineRows[Request]):
     def error(self, row: Request) -> SafeString | str:
         """The provider's words about it."""
         return shown.long_text(row.error_message)
+
+
+def _delivery_of(row: Request) -> SafeString | str:
+    if row.delivered_at and row.due_at is None:
+        return "delivered"
+    if row.dead_at:
+        return f"given up after {row.tries}"
+    if row.due_at is None:
+        return "not due yet"
+    return format_html("try {}, {}", row.tries + 1, shown.age(row.due_at))
 
 
 def _surroundings(row: Request) -> dict[str, Any]:

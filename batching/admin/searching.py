@@ -21,6 +21,13 @@ def key_is(term: str, prefix: str, field: str = "key") -> Q | None:
     return Q(**{f"{field}__gte": term, f"{field}__lt": term + "g"})
 
 
+def is_whole(term: str, prefix: str) -> bool:
+    """Return whether a term names one row: by its number, or by its whole key."""
+    return number_is(term) is not None or (
+        term.startswith(f"{prefix}_") and len(term) == len(prefix) + 33
+    )
+
+
 def number_is(term: str, field: str = "pk") -> Q | None:
     """Return the row with this number when ``term`` is one."""
     digits = term.removeprefix("#")

@@ -89,6 +89,20 @@ QUERIES = {
         lambda lane: Request.objects.with_deadline().filter(lane=lane, deliver_by__lte=NOW)[:9],
         ("request_deadline", "request_unpacked"),
     ),
+    "window-of-any-filter": (
+        lambda lane: Request.objects.filter(
+            lane=lane, destination__isnull=False, pk__gte=middle() - 500, pk__lte=middle()
+        ).order_by("-pk")[:51],
+        ("batching_request_pkey", "INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+    ),
+    "page-of-a-submission": (
+        lambda _: Request.objects.filter(submission_id__in=[7]).order_by("-pk")[:51],
+        ("request_submission",),
+    ),
+    "page-of-a-batch": (
+        lambda _: Request.objects.filter(batch=Batch.objects.first()).order_by("-pk")[:51],
+        "request_batch",
+    ),
     "due-of-a-destination": (
         lambda _: Request.objects.due(NOW).filter(destination=Destination.objects.first())[:50],
         "request_due",
