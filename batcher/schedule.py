@@ -127,10 +127,17 @@ PERIODIC: tuple[Periodic, ...] = (
         description="Goes on with runs: moves ordered for everything that a filter matched, a chunk at a time.",
     ),
     Periodic(
+        name="export",
+        task="batching.tasks.export",
+        every=timedelta(seconds=3),
+        queue=WorkQueue.UPLOADS,
+        description="Goes on with exports: writes requests that people ordered into files, a chunk at a time.",
+    ),
+    Periodic(
         name="tidy",
         task="batching.tasks.tidy",
         every=timedelta(minutes=5),
-        description="Removes clients' files whose time is over.",
+        description="Removes clients' files and exports whose time is over.",
     ),
     Periodic(
         name="forget_answers",
@@ -195,6 +202,7 @@ PERIODIC: tuple[Periodic, ...] = (
 ROUTES: tuple[tuple[str, WorkQueue], ...] = (
     ("batching.tasks.read", WorkQueue.UPLOADS),
     ("batching.tasks.run", WorkQueue.UPLOADS),
+    ("batching.tasks.export", WorkQueue.UPLOADS),
     ("batching.tasks.upload", WorkQueue.UPLOADS),
     ("batching.tasks.submit", WorkQueue.UPLOADS),
     ("batching.tasks.adopt", WorkQueue.UPLOADS),

@@ -60,6 +60,7 @@ NAVIGATION = [
         _page("Attempts", "delivery.attempt", "local_shipping"),
         _page("Replays", "delivery.replay", "replay"),
         _page("Runs", "batching.run", "playlist_play"),
+        _page("Exports", "batching.export", "download"),
         _page("Events", "delivery.eventdelivery", "campaign"),
         _page("Subscriptions", "delivery.eventsubscription", "notifications"),
     ),

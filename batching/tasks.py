@@ -18,13 +18,14 @@ from batching import (
     collection,
     deadlines,
     direct,
+    exports,
     packing,
     planner,
     submission,
     tally_sources,
     tallying,
 )
-from batching.admin import running
+from batching.admin import exporting, running
 from batching.models import KeptAnswer, Notice
 from batching.ticks import ring, tick
 
@@ -104,8 +105,18 @@ def watch(*, rung: bool = False) -> None:
 
 @shared_task
 def tidy(*, rung: bool = False) -> None:
-    """Remove clients' files whose time is over."""
-    tick("tidy", clientfiles.sweep, rung=rung)
+    """Remove clients' files and exports whose time is over."""
+    tick("tidy", _tidy, rung=rung)
+
+
+def _tidy(now: datetime) -> int:
+    return clientfiles.sweep(now) + exports.sweep(now)
+
+
+@shared_task
+def export(*, rung: bool = False) -> None:
+    """Go on with exports: files of requests that people ordered."""
+    tick("export", exporting.step_due, rung=rung)
 
 
 @shared_task

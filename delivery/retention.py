@@ -1,4 +1,4 @@
-"""What is deleted when its time is over: attempts, replays, runs, events, refused messages, queues that nobody reads.
+"""What is deleted when its time is over: attempts, replays, runs, exports, events, refused messages, queues that nobody reads.
 
 The clock calls ``sweep``. Rows go oldest first, some at a time, so a table of any size holds up nobody. Ids
 rise with time, so the oldest rows stand at the table's beginning and no index on a time is needed.
@@ -15,7 +15,7 @@ from typing import Final
 
 from django.db.models import Exists, Model, OuterRef
 
-from batching.models import Run
+from batching.models import Export, Run
 from batching.models.walks import Walk
 from batching.overrides import effective
 from delivery.event_models import Event, EventDelivery
@@ -42,7 +42,7 @@ def sweep(now: datetime) -> int:
             logger.info("old rows deleted", extra={"table": model.__name__, "rows": count})
         gone += count
     gone += _forget_events(now - _days("EVENTS"))
-    gone += sum(_forget_walks(kind, now - _days("ATTEMPTS")) for kind in (Replay, Run))
+    gone += sum(_forget_walks(kind, now - _days("ATTEMPTS")) for kind in (Replay, Run, Export))
     silent = IntakeStatus.objects.filter(seen_at__lt=now - _days("REJECTIONS"))
     return gone + silent.delete()[0]
 

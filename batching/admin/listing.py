@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
     from batching.admin.rows import OurAdmin
 
-_PLACE_OF_LIST: Final = ("p", "all", "o", "e", "top", "before", "after", "size", "_changelist_filters")
+_PLACE_OF_LIST: Final = (
+    "p",
+    "all",
+    "o",
+    "e",
+    "top",
+    "before",
+    "after",
+    "size",
+    "_changelist_filters",
+)
 """Parameters of a list's address that say where one looks, not what is listed."""
 
 

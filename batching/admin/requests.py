@@ -15,7 +15,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownF
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from batching import steering, steering_sets
-from batching.admin import replay_orders, request_reading, searching, shown
+from batching.admin import exporting, replay_orders, request_reading, searching, shown
 from batching.admin.history import history_of
 from batching.admin.keyset import KeysetChangeList
 from batching.admin.moves import Move, ReasonForm, sources_of
@@ -201,6 +201,12 @@ class RequestAdmin(WideMoves[Request], MachineRows[Request]):
                 name="batching_request_new",
             ),
             path(
+                "export/",
+                wrap(exporting.order_view),
+                {"request_admin": self},
+                name="batching_request_export",
+            ),
+            path(
                 "replay/",
                 wrap(replay_orders.order_listed),
                 {"request_admin": self},
@@ -240,6 +246,13 @@ class RequestAdmin(WideMoves[Request], MachineRows[Request]):
         is_list = match and str(match.url_name).endswith("_changelist")
         answers = Prefetch("answers", Answer.objects.defer("line").order_by("attempt"))
         return rows.prefetch_related(answers) if is_list else rows
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Offer the export of what is listed to those who may order it."""
+        may = {"may_export": request.user.has_perm(exporting.EXPORT)}
+        return super().changelist_view(request, {**(extra_context or {}), **may})
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Request], search_term: str

@@ -10,6 +10,7 @@ from batching.models.accounts import Account, Capacity, Lane, TokenLimit, Turnar
 from batching.models.audit import AuditEntry
 from batching.models.batches import Batch
 from batching.models.direct import DirectCall, DirectSpend
+from batching.models.exports import Export
 from batching.models.files import ClientFile, FileUpload, UploadPart
 from batching.models.manners import Allowance, KeptAnswer
 from batching.models.notices import Notice
@@ -32,6 +33,7 @@ __all__ = [
     "Destination",
     "DirectCall",
     "DirectSpend",
+    "Export",
     "FileUpload",
     "Flag",
     "KeptAnswer",

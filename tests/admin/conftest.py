@@ -15,6 +15,7 @@ intake_groups = importlib.import_module("delivery.migrations.0003_intake_groups"
 event_groups = importlib.import_module("delivery.migrations.0008_event_groups")
 override_groups = importlib.import_module("batching.migrations.0022_override_groups")
 run_groups = importlib.import_module("batching.migrations.0024_run_groups")
+export_groups = importlib.import_module("batching.migrations.0026_export_groups")
 replay_groups = importlib.import_module("delivery.migrations.0010_replay_groups")
 
 
@@ -34,6 +35,7 @@ def person(role: str) -> User:
                 replay_groups.let_in(apps, editor)
                 override_groups.let_in(apps, editor)
                 run_groups.let_in(apps, editor)
+                export_groups.let_in(apps, editor)
         user.groups.add(Group.objects.get(name=role))
     return user
 
