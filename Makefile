@@ -18,7 +18,7 @@ unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 # Where nothing compiled is kept, each of many processes compiles everything again: a minute of each test run.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-services check lint types imports migrations fmt docs bench fuzz clean
+.PHONY: help run test test-services check lint types imports migrations fmt docs bench fuzz screenshots clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -28,11 +28,11 @@ run: .venv/runtime.stamp ## set everything up and serve on http://127.0.0.1:8000
 	@exec $(PY) manage.py run
 
 test: .venv/dev.stamp ## set everything up and run the tests on SQLite, without services
-	@env -u DATABASE_URL -u DATABASE_URL_FILE -u RABBITMQ_URL -u RABBITMQ_URL_FILE $(PY) -m pytest -n $(TESTERS) $(ARGS)
+	@env -u DATABASE_URL -u DATABASE_URL_FILE -u RABBITMQ_URL -u RABBITMQ_URL_FILE $(PY) -m pytest -n $(TESTERS) --dist loadgroup $(ARGS)
 
 test-services: .venv/dev.stamp ## run the tests on PostgreSQL and RabbitMQ; a missing server is a failure
 	@DATABASE_URL="$(SERVICES_DATABASE_URL)" RABBITMQ_URL="$(SERVICES_RABBITMQ_URL)" BATCHER_REQUIRE_SERVICES=1 \
-		$(PY) -m pytest -n $(TESTERS) $(ARGS)
+		$(PY) -m pytest -n $(TESTERS) --dist loadgroup $(ARGS)
 
 check: lint types imports migrations test ## what CI runs, but for the services
 
@@ -62,6 +62,9 @@ bench: .venv/dev.stamp ## measure; see benchmarks/
 
 fuzz: .venv/dev.stamp ## ask a fresh Batcher for ten minutes all that its OpenAPI document allows (ARGS="--seconds 3600")
 	@$(PY) -m tests.openapi $(ARGS)
+
+screenshots: .venv/dev.stamp ## photograph a fresh panel with telling rows into docs/images (needs Chromium)
+	@$(PY) -m tests.browser.screenshots $(ARGS)
 
 clean: ## remove the virtual environment and caches; data stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -116,10 +116,12 @@ UNFOLD: dict[str, Any] = {
         lambda request: static("batcher/batch.css"),
         lambda request: static("batcher/lane.css"),
         lambda request: static("batcher/request.css"),
+        lambda request: static("batcher/reach.css"),
     ],
     "SCRIPTS": [
         lambda request: static("batcher/htmx.js"),
         lambda request: static("batcher/times.js"),
+        lambda request: static("batcher/reach.js"),
     ],
     "DASHBOARD_CALLBACK": "batching.admin.overview.overview",
     "COLORS": lambda request: {},  # colors.css has them: the theme would write a style into each page

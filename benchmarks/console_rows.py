@@ -8,7 +8,6 @@ provider, in line, or not packed yet; one destination in ten is dead, and one ba
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 from dataclasses import dataclass
@@ -29,8 +28,12 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
-PROJECTS, ACCOUNTS, MODELS, PLACES_OF_PROJECT = 5, 4, 6, 40
-LANES = ACCOUNTS * MODELS
+PROJECTS = ("search", "support", "evaluations", "catalogue", "research")
+ACCOUNTS = ("openai-main", "openai-research", "openai-eu", "vllm-cluster")
+MODELS = ("gpt-5", "gpt-5-mini", "gpt-5-nano", "gpt-4.1", "gpt-4.1-mini", "o4-mini")
+PLACES = ("answers", "ranking", "tickets", "labels", "digest", "nightly", "audit", "archive")
+PLACES_OF_PROJECT = 40
+LANES = len(ACCOUNTS) * len(MODELS)
 IN_BATCH = 250
 DEAD_TRIES = 3
 _SPAN_S = 14 * 24 * 3600
@@ -44,6 +47,8 @@ class Size:
     attempts: int
     history: int
     """Rows of history for each request that has ended."""
+    is_held: bool = False
+    """Nothing is due for a day: for a panel to look at while workers run beside it."""
 
     @property
     def big(self) -> int:
@@ -91,6 +96,14 @@ class Sql:
         if self.is_postgresql:
             return f"(timestamptz '{self.now}' - ({seconds}) * interval '1 second')"
         return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', '{self.now}', (-({seconds})) || ' seconds')"
+
+    def after(self, column: str, seconds: int) -> str:
+        if self.is_postgresql:
+            return f"({column} + {seconds} * interval '1 second')"
+        return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', {column}, '{seconds} seconds')"
+
+    def due(self, size: Size) -> str:
+        return self.ago("-86400" if size.is_held else "n %% 7200 - 3600")
 
     def key(self, prefix: str, number: str = "n") -> str:
         if self.is_postgresql:
@@ -175,34 +188,36 @@ def _few(_size: Size, _sql: Sql) -> None:
     """Projects with keys, accounts with lanes, destinations with their health: by the ORM, there are few."""
     now = timezone.now()
     ours.Project.objects.all().delete()
-    for number in range(1, PROJECTS + 1):
-        project = ours.Project.objects.create(pk=number, name=f"project-{number}")
+    for number in range(1, len(PROJECTS) + 1):
+        project = ours.Project.objects.create(pk=number, name=PROJECTS[number - 1])
         for turn in range(10):
             ours.ApiKey.issue(project, f"key {turn}")
-    for number in range(1, ACCOUNTS + 1):
+    for number in range(1, len(ACCOUNTS) + 1):
         ours.Account.objects.create(
-            pk=number, name=f"account-{number}", base_url="http://127.0.0.1:9/v1"
+            pk=number, name=ACCOUNTS[number - 1], base_url="http://127.0.0.1:9/v1"
         )
     for number in range(LANES):
         lane = ours.Lane.objects.create(
             pk=number + 1,
-            account_id=1 + number % ACCOUNTS,
-            model=f"gpt-5-model-{number // ACCOUNTS}",
+            account_id=1 + number % len(ACCOUNTS),
+            model=MODELS[number // len(ACCOUNTS)],
             endpoint="/v1/responses",
             paused_at=now if number == 3 else None,
+            pause_reason="anna: the quota is being raised" if number == 3 else "",
         )
         ours.Turnaround.objects.create(lane=lane, p50_s=3_000, p90_s=9_000, batches=150)
-    for number in range(PROJECTS * PLACES_OF_PROJECT):
+    for number in range(len(PROJECTS) * PLACES_OF_PROJECT):
         _place(number, now)
 
 
 def _place(number: int, now: object) -> None:
+    name = f"{PLACES[number % len(PLACES)]}-{number}"
     place = ours.Destination.objects.create(
         pk=number + 1,
         project_id=1 + number // PLACES_OF_PROJECT,
         type="webhook",
-        url=f"https://receiver-{number}.example/hook",
-        name=f"receiver-{number}",
+        url=f"https://{name}.example/hook",
+        name=name,
         paused_at=now if number % 50 == 7 else None,
         disabled_at=now if number % 50 == 9 else None,
     )
@@ -236,7 +251,7 @@ def _batches(size: Size, sql: Sql) -> None:
         "id": "n", "key": sql.key("bat"), "state": state, "lane_id": f"1 + n %% {LANES}",
         "created_at": created, "state_changed_at": created,
         "create_started_at": f"CASE WHEN {held} THEN {created} END",
-        "next_attempt_at": f"CASE WHEN {ended} THEN NULL ELSE {sql.ago('60')} END",
+        "next_attempt_at": f"CASE WHEN {ended} THEN NULL ELSE {sql.due(size)} END",
         "request_count": many, "size_bytes": f"{many} * 700", "token_estimate": f"{many} * 900",
         "provider_batch_id": f"CASE WHEN {held} THEN {sql.text('batch_')} ELSE '' END",
         "provider_status": f"CASE WHEN {ended} THEN 'completed' WHEN {held} THEN 'in_progress' ELSE '' END",
@@ -269,7 +284,7 @@ def _requests(size: Size, sql: Sql) -> None:
         f"CASE WHEN n <= {size.big} THEN 1 WHEN n <= {size.packed}"
         f" THEN 2 + (n - {size.big} - 1) / {IN_BATCH} END"
     )
-    project = f"(CASE WHEN n %% 10 < 7 THEN 1 ELSE 2 + n %% {PROJECTS - 1} END)"
+    project = f"(CASE WHEN n %% 10 < 7 THEN 1 ELSE 2 + n %% {len(PROJECTS) - 1} END)"
     place = f"CASE WHEN n %% 8 > 0 THEN ({project} - 1) * {PLACES_OF_PROJECT} + 1 + n %% {PLACES_OF_PROJECT} END"
     source = (
         f"(SELECT n, {batch} AS batch, {project} AS project, {place} AS place, (n %% 1000 * 919) %% 1000 AS m"
@@ -294,12 +309,12 @@ def _request_columns(size: Size, sql: Sql) -> dict[str, str]:
         "id": "n", "key": sql.key("req"), "state": state, "state_changed_at": later,
         "project_id": "project", "custom_id": sql.text("row-"), "fingerprint": "''",
         "lane_id": f"1 + COALESCE(batch, n) %% {LANES}", "batch_id": "batch", "submission_id": f"1 + n %% {max(1, size.requests // 500)}",
-        "destination_id": "place", "created_at": created, "seal_by": created,
+        "destination_id": "place", "created_at": created, "seal_by": sql.due(size) if size.is_held else created,
         "size_bytes": "700", "token_estimate": "900",
         "settled_at": f"CASE WHEN n <= {size.due} THEN {later} END",
         "error_code": f"CASE WHEN {bad} AND m < 980 THEN 'rate_limit_exceeded' ELSE '' END",
         "cost_nano": f"CASE WHEN n <= {size.due} THEN 125000 END",
-        "due_at": f"CASE WHEN {is_due} THEN {sql.ago('n %% 7200 - 3600')} END",
+        "due_at": f"CASE WHEN {is_due} THEN {sql.due(size)} END",
         "tries": f"CASE WHEN {dead} THEN {DEAD_TRIES} ELSE 0 END",
         "delivered_at": f"CASE WHEN n <= {size.ended} AND place IS NOT NULL AND NOT ({dead}) THEN {later} END",
         "dead_at": f"CASE WHEN {dead} THEN {later} END",
@@ -307,7 +322,7 @@ def _request_columns(size: Size, sql: Sql) -> dict[str, str]:
 
 
 def _bodies(size: Size, sql: Sql) -> None:
-    body = sql.binary('\'{"model": "gpt-5-model-1", "input": "Say \' || n || \'"}\'')
+    body = sql.binary('\'{"model": "gpt-5-mini", "input": "Say \' || n || \'"}\'')
     _insert(
         ours.RequestBody,
         {"request_id": "n", "body": body, "metadata": sql.binary("'{}'")},
@@ -347,30 +362,41 @@ def _attempts(size: Size, sql: Sql) -> None:
     _insert(Attempt, {**columns, "outcome": "'delivered'", "status": "200"}, delivered)
 
 
+_BATCH_STEPS = (
+    ("building", "seal", "uploading", 600), ("uploading", "uploaded", "uploaded", 604), ("uploaded", "submit", "submitting", 606),
+    ("submitting", "accepted", "processing", 607), ("processing", "complete", "completed", 3100),
+    ("completed", "download", "downloading", 3101), ("downloading", "settled", "ready_to_deliver", 3110), ("ready_to_deliver", "deliver", "delivering", 3111),
+    ("delivering", "delivered", "state", 3140),
+)  # fmt: skip
+"""From, transition, to, and seconds since the batch was opened."""
+_REQUEST_STEPS = (
+    ("pending", "submitted", "processing", 607), ("processing", "answered", "processed", 3110),
+    ("processed", "deliver", "delivering", 3111), ("delivering", "delivered", "state", 3112),
+)  # fmt: skip
+
+
 def _history(size: Size, sql: Sql) -> None:
     """Insert what the machine wrote down: of each request that ended, and of each batch."""
-    steps = list(
-        itertools.pairwise(["", "pending", "processing", "processed", "delivering", "delivered"])
-    )
-    for model, last, arrows in (
-        (ours.Batch, size.batches, steps[1:]),
-        (ours.Request, size.ended, steps[1 : 1 + size.history]),
+    for model, last, steps in (
+        (ours.Batch, 1 + (size.ended - size.big) // IN_BATCH, _BATCH_STEPS),
+        (ours.Request, size.ended, _REQUEST_STEPS[-size.history :] if size.history else ()),
     ):
         kind = ContentType.objects.get_for_model(model).pk
-        for source, target in arrows:
+        for source, transition, target, seconds in steps:
             columns = {
-                "content_type_id": str(kind), "object_id": "n", "source_state": f"'{source}'",
-                "state": f"'{target}'", "transition": "'seeded'", "timestamp": sql.ago("10"),
-                "by_id": "NULL", "description": "'clock: as always'",
+                "content_type_id": str(kind), "object_id": "id", "source_state": f"'{source}'",
+                "state": "state" if target == "state" else f"'{target}'", "transition": f"'{transition}'",
+                "timestamp": sql.after("created_at", seconds),
+                "by_id": "NULL", "description": "'as always [by clock]'",
             }  # fmt: skip
-            _insert(StateLog, columns, _series(last))
+            _insert(StateLog, columns, f"{model._meta.db_table} WHERE id <= {last} ORDER BY id")
 
 
 def _around(size: Size, sql: Sql) -> None:
     """Insert what an old installation has beside: audit, files, events, replays, refused messages."""
     many = max(10, size.requests // 50)
     age = sql.ago(f"({many} - n) * 60")
-    key = {"id": "n", "project_id": f"1 + n %% {PROJECTS}", "created_at": age}
+    key = {"id": "n", "project_id": f"1 + n %% {len(PROJECTS)}", "created_at": age}
     _insert(
         ours.AuditEntry,
         {"at": age, "actor": sql.text("user-", "n %% 9"), "action": "'request.redeliver'",
@@ -396,7 +422,7 @@ def _around(size: Size, sql: Sql) -> None:
     _insert(Replay, replay, _series(200))
     _insert(
         Rejection,
-        {"id": "n", "queue": "'requests'", "project_name": "'project-1'", "code": "'validation_error'",
+        {"id": "n", "queue": "'requests'", "project_name": "'search'", "code": "'validation_error'",
          "detail": "'no model'", "faults": "'no model'", "size_bytes": "100",
          "sha256": sql.key("sha"), "beginning": "'{}'"},
         _series(many),

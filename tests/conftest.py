@@ -15,7 +15,8 @@ from django.db import connection
 
 from batching import overrides
 
-_SANDBOX = Path(__file__).with_name("sandbox")
+_ONCE = tuple(Path(__file__).with_name(name) for name in ("sandbox", "browser"))
+"""What no database and no broker has a part in, or what the other run would only repeat."""
 REQUIRE_SERVICES = os.environ.get("BATCHER_REQUIRE_SERVICES") == "1"
 
 
@@ -53,13 +54,11 @@ def missing(reason: str) -> NoReturn:
 
 
 def pytest_collection_modifyitems(config, items):
-    """Play what no database and no broker has a part in once: in the run without services."""
-    once = (
-        [item for item in items if item.path.is_relative_to(_SANDBOX)] if REQUIRE_SERVICES else []
-    )
-    if once:
-        config.hook.pytest_deselected(items=once)
-        items[:] = [item for item in items if not item.path.is_relative_to(_SANDBOX)]
+    """Play some tests in one of the two runs only: in the one without services."""
+    once = {item for item in items if any(map(item.path.is_relative_to, _ONCE))}
+    if REQUIRE_SERVICES and once:
+        config.hook.pytest_deselected(items=list(once))
+        items[:] = [item for item in items if item not in once]
 
 
 @pytest.hookimpl(wrapper=True)
