@@ -198,7 +198,7 @@ BATCHER_MAX_WORKER_DEATHS = _live(
     "BATCHER_MAX_WORKER_DEATHS",
     env.whole_number(1, 100),
     default="5",
-    description="Workers that may die in a row while they prepare one batch, before it is taken apart.",
+    description="Workers that may die in a row over one batch: then it is taken apart, or, at its creation, paused.",
 )
 BATCHER_MAX_WAIT_SECONDS = _live(
     "BATCHER_MAX_WAIT_SECONDS",

@@ -171,6 +171,7 @@ def _start(seen: Batch, now: datetime) -> Batch | None:
         by=_ADMISSION,
         now=now,
         create_started_at=now,
+        lost_creates=batch.lost_creates + 1,  # until its worker says what came of it
         doubtful_since=None,
         next_attempt_at=now + CREATE_LEASE,
         wait_reason="",

@@ -15,12 +15,13 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import Q
 
-from batching import endings, inputfile, settling, submission
+from batching import audit, endings, inputfile, settling, submission
 from batching.claims import each, note
 from batching.gateway import connect
 from batching.lifecycle import Actor, BatchState, move, move_many
 from batching.models import Batch, Request
-from batching.providers.base import NotFound, Provider, RemoteBatch
+from batching.overrides import effective
+from batching.providers.base import NotFound, Provider, RemoteBatch, TakesFiles
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +192,9 @@ def _never_arrived(batch: Batch, looked_for: timedelta, now: datetime) -> None:
         inputfile.discard(batch)
         return
     logger.error("created batch never appeared", extra={"batch": batch.key})
+    if batch.lost_creates >= effective("BATCHER_MAX_WORKER_DEATHS"):
+        _give_up(batch, now)
+        return
     minutes = looked_for.total_seconds() / 60
     move(
         batch,
@@ -202,3 +206,21 @@ def _never_arrived(batch: Batch, looked_for: timedelta, now: datetime) -> None:
         doubtful_since=None,
         wait_reason="its creation was lost; it will be asked for again",
     )
+
+
+def _give_up(batch: Batch, now: datetime) -> None:
+    """Ask no more for a batch over whose creation worker after worker died.
+
+    Its lines may kill them only where they go with the create: there it is taken apart, as at an upload. Else
+    something about the hosts does, and it waits for a person: to fail it would fail all batches of a bad hour.
+    """
+    died = f"{batch.lost_creates} workers in a row died while they created it"
+    if not isinstance(connect(batch.lane.account), TakesFiles):
+        submission.refuse(batch, (), died, now)
+        return
+    reason = f"by Batcher: {died}; see the workers' log, then resume it"
+    with transaction.atomic():
+        move(batch, "not_accepted", reason=died, by=_ADOPTER, now=now, next_attempt_at=now,
+             doubtful_since=None, lost_creates=0, paused_at=now, pause_reason=reason,
+             wait_reason=f"paused: {reason}", waiting_since=batch.waiting_since or now)  # fmt: skip
+        audit.record("batch.pause", by=_ADOPTER, row=batch, reason=died)

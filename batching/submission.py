@@ -143,6 +143,7 @@ def _create(batch: Batch, now: datetime) -> None:
             )
     except ProviderError as error:
         note_trouble(batch.lane.account, error, now)
+        note(batch, lost_creates=0)
         _not_created(batch, error, now)
         return
     note_success(batch.lane.account)
@@ -192,6 +193,7 @@ def accepted(
     """Record that the provider holds the batch; its pending requests are processing from here."""
     facts = {
         "is_unproven": is_unproven,
+        "lost_creates": 0,
         "doubtful_since": batch.doubtful_since if is_unproven else None,
         "provider_batch_id": remote.id,
         "provider_status": remote.raw_status,

@@ -103,6 +103,8 @@ class Batch(BatchLifecycle):
     """How often the provider's queue was full; kept until there is progress."""
     deaths = models.PositiveSmallIntegerField(default=0, db_default=0)
     """How many workers in a row died at a step of it, the one that has it now counted among them."""
+    lost_creates = models.PositiveSmallIntegerField(default=0, db_default=0)
+    """Intents to create it in a row of which no worker lived to say what came of them."""
     wait_reason = models.CharField(max_length=300, blank=True)
     waiting_since = models.DateTimeField(null=True, blank=True)
     last_error = models.TextField(blank=True)

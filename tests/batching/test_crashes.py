@@ -15,12 +15,14 @@ from batching import (
     intake,
     lifecycle,
     packing,
+    queueing,
     settling,
     submission,
 )
-from batching.models import Answer, Batch, Request
-from batching.providers.base import Status
-from tests.batching.fake_provider import good
+from batching.models import Answer, AuditEntry, Batch, Request
+from batching.providers.base import Status, Trouble
+from delivery import why
+from tests.batching.fake_provider import good, trouble
 from tests.batching.rows import NOW, a_line, a_project, an_account, in_threads, log_of
 
 SWEEPS = (
@@ -144,3 +146,66 @@ def test_four_workers_at_once_do_everything_once(provider):
     assert_each_was_bought_and_answered_once(provider, 40)
     assert Batch.objects.count() == 8
     assert (provider.count("upload"), provider.count("create")) == (8, 8)
+
+
+@pytest.mark.django_db
+def test_a_batch_over_whose_creation_worker_after_worker_dies_is_paused_with_the_reason(
+    provider, settings
+):
+    settings.BATCHER_MAX_WORKER_DEATHS = 3
+    an_account()
+    accepted(2)
+    provider.refuse("create", Killed(), times=99)
+
+    assert drive(provider, minutes=90) == 3
+
+    batch = Batch.objects.get()
+    assert (batch.state, batch.paused_at is not None) == ("waiting_for_capacity", True)
+    assert "3 workers in a row died" in str(why.of_batch(batch, NOW))
+    assert AuditEntry.objects.get(action="batch.pause").object_key == batch.key
+    assert set(Request.objects.values_list("state", flat=True)) == {"pending"}
+
+
+@pytest.mark.django_db
+def test_such_a_batch_goes_again_when_it_is_resumed(provider, settings):
+    settings.BATCHER_MAX_WORKER_DEATHS = 2
+    an_account()
+    accepted(2)
+    provider.refuse("create", Killed(), times=2)
+    drive(provider, minutes=60)
+
+    queueing.resume(Batch.objects.get(), by=lifecycle.CLOCK, reason="more memory", now=NOW)
+    drive(provider, minutes=60)
+
+    assert_each_was_bought_and_answered_once(provider, 2)
+
+
+@pytest.mark.django_db
+def test_a_worker_that_lives_to_tell_of_its_failure_counts_for_nothing(provider, settings):
+    settings.BATCHER_MAX_WORKER_DEATHS = 2
+    an_account()
+    accepted(1)
+    for _ in range(3):
+        provider.refuse("create", Killed())
+        provider.refuse("create", trouble(Trouble.RETRY))
+
+    assert drive(provider, minutes=60) == 3
+
+    assert_each_was_bought_and_answered_once(provider, 1)
+
+
+@pytest.mark.django_db
+def test_lines_that_go_with_a_create_and_kill_its_workers_are_taken_apart(
+    provider, settings, monkeypatch
+):
+    settings.BATCHER_MAX_WORKER_DEATHS = 2
+    monkeypatch.setattr(adoption, "TakesFiles", type(None))
+    an_account()
+    accepted(2)
+    provider.refuse("create", Killed(), times=2)
+
+    drive(provider, minutes=60)
+
+    assert set(Request.objects.values_list("state", flat=True)) == {"processed"}
+    states = Batch.objects.order_by("pk").values_list("state", flat=True)
+    assert list(states) == ["failed", "delivered", "delivered"]
