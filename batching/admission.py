@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import F
 
-from batching import order
+from batching import order, polling
 from batching.capacity import Refusal, Room
 from batching.claims import running_clock
 from batching.lifecycle import Actor, BatchState, Stale, move
@@ -131,6 +131,10 @@ def _held_account(account: Account) -> str:
         return f"account {account.name} is switched off"
     if account.paused_at:
         return f"account {account.name} is paused: {account.pause_reason}"
+    if silence := polling.silence_of(account):
+        return (
+            silence  # what is asked for now would be in doubt, and hold its room until that is over
+        )
     if not traits_for(account.kind).tags_batches and _is_creating(account.pk):
         return "waiting to hear what became of another batch that is being created in its account"
     return ""

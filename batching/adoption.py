@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import Q
 
-from batching import audit, endings, inputfile, settling, submission
+from batching import audit, endings, inputfile, polling, settling, submission
 from batching.claims import each, note
 from batching.gateway import connect
 from batching.lifecycle import Actor, BatchState, move, move_many
@@ -84,11 +84,12 @@ def _adopt(batch: Batch, now: datetime) -> None:
         note(batch, doubtful_since=now)
     started = batch.create_started_at or batch.state_changed_at
     provider = connect(batch.lane.account)
-    shown = provider.list_batches(since=started - _LIST_MARGIN)
+    shown = list(provider.list_batches(since=started - _LIST_MARGIN))
+    polling.answered(batch, now)
     if provider.traits.tags_batches:
         found, is_proven = [remote for remote in shown if _is_ours(remote, batch)], True
     else:
-        found, is_proven = _alike(batch, provider, list(shown))
+        found, is_proven = _alike(batch, provider, shown)
     if found:
         oldest, *extra = sorted(found, key=lambda r: (r.created_at or now, r.id))
         if is_proven:

@@ -143,15 +143,35 @@ def put_off(batch: Batch, error: ProviderError, now: datetime, *, rng: Jitter = 
     pass for an outage again. Its own row is the caller's to write.
     """
     account = batch.lane.account
-    if _is_silence(error):
-        account.silent_since = account.silent_since or now
-        Account.objects.filter(pk=account.pk, silent_since=None).update(silent_since=now)
+    fell_silent(account, error, now)
     at = now + max(_silence(account, now, rng), timedelta(seconds=error.after_s or 0))
     due = at_provider().filter(lane__account=account, next_attempt_at__lte=now)
     due.update(next_attempt_at=at, wait_reason=held_up(account, error))
     facts = {"account": account.name, "until": at.isoformat(), "error": str(error)[:200]}
     logger.warning("provider can't be asked", extra=facts)
     return at + timedelta(seconds=1)
+
+
+def fell_silent(account: Account, error: ProviderError, now: datetime) -> None:
+    """Note since when the provider does not answer, if that is what a failed call says."""
+    if _is_silence(error):
+        account.silent_since = account.silent_since or now
+        Account.objects.filter(pk=account.pk, silent_since=None).update(silent_since=now)
+
+
+def silence_of(account: Account) -> str:
+    """Say since when the provider is silent; empty when it is not, or when nothing of ours would ask it again."""
+    if account.silent_since is None:
+        return ""
+    if _in_doubt(account).exists() or at_provider().filter(lane__account=account).exists():
+        return f"the provider has not answered since {account.silent_since:%Y-%m-%d %H:%M} UTC"
+    return ""
+
+
+def _in_doubt(account: Account) -> BatchQuerySet:
+    """Return the account's batches of which nobody knows whether they were created; they are looked for."""
+    called = Batch.objects.filter(state__in=(BatchState.SUBMITTING, BatchState.CANCELLING))
+    return called.filter(lane__account=account, provider_batch_id="")
 
 
 def held_up(account: Account, error: ProviderError) -> str:
@@ -183,6 +203,8 @@ def answered(batch: Batch, now: datetime) -> None:
     Account.objects.filter(pk=account.pk).update(silent_since=None)
     waited = at_provider().filter(lane__account=account, next_attempt_at__gt=now)
     count = waited.exclude(wait_reason="").exclude(pk=batch.pk).update(next_attempt_at=now)
+    doubtful = _in_doubt(account).filter(doubtful_since__isnull=False, next_attempt_at__gt=now)
+    doubtful.exclude(pk=batch.pk).update(next_attempt_at=now)
     facts = {"account": account.name, "since": account.silent_since.isoformat(), "batches": count}
     logger.info("provider answers again", extra=facts)
     account.silent_since = None

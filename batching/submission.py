@@ -21,7 +21,7 @@ from batching.gateway import connect, note_success, note_trouble
 from batching.lifecycle import Actor, BatchState, RequestState, move, move_many
 from batching.models import Batch, Request
 from batching.overrides import effective
-from batching.polling import first_poll
+from batching.polling import answered, fell_silent, first_poll
 from batching.providers.base import (
     Provider,
     ProviderError,
@@ -148,6 +148,7 @@ def _create(batch: Batch, now: datetime) -> None:
         return
     note_success(batch.lane.account)
     accepted(batch, remote, "created", now)
+    answered(batch, now)
 
 
 def _source(batch: Batch, provider: Provider) -> Source:
@@ -165,6 +166,7 @@ def _source(batch: Batch, provider: Provider) -> Source:
 def _not_created(batch: Batch, error: ProviderError, now: datetime) -> None:
     if error.trouble is Trouble.UNKNOWN:
         logger.warning("creation in doubt", extra={"batch": batch.key, "error": str(error)[:200]})
+        fell_silent(batch.lane.account, error, now)
         doubt = f"creation in doubt, looking for it: {error}"[:2000]
         note(batch, last_error=doubt, next_attempt_at=now + _FIRST_LOOK)
         return

@@ -41,3 +41,40 @@ def test_batches_under_way_together_are_looked_at_in_one_call(api, road, provide
     calls = provider.stats()["calls"]
     assert calls["batches.list"] == {"200": 1}
     assert "batches.retrieve" not in calls
+
+
+def test_nothing_is_asked_of_a_silent_provider_that_would_be_in_doubt(api, road, provider):
+    api.taken("x-0", model="gpt-5-0")
+    road.until(lambda: len(api.batches(state="processing")) == 1, by=TO_THE_PROVIDER)
+    misbehave(provider, GONE)
+    road.later(minutes=1)
+    road.step("poll")
+
+    for n in range(1, 4):
+        api.taken(f"x-{n}", model=f"gpt-5-{n}")
+    road.until(lambda: len(api.batches(state="waiting_for_capacity")) == 3, by=TO_THE_PROVIDER)
+
+    assert "has not answered since" in api.request("x-1")["why"]
+    assert provider.stats()["calls"]["batches.create"] == {"200": 1}
+    misbehave(provider)
+    road.later(minutes=1)
+    road.run()
+    assert set(api.states().values()) == {"processed"}
+
+
+def test_one_creation_in_doubt_finds_out_that_the_provider_is_back(api, road, provider):
+    misbehave(provider, GONE)
+    for n in range(3):
+        api.taken(f"x-{n}", model=f"gpt-5-{n}")
+    road.until(lambda: len(api.batches(state="waiting_for_capacity")) == 2, by=TO_THE_PROVIDER)
+    assert provider.stats()["calls"]["batches.create"] == {"503": 1}
+
+    misbehave(provider)
+    road.later(seconds=30)
+    road.run()
+
+    assert sorted(api.states().values()) == ["pending", "processed", "processed"]
+    for _ in range(4):
+        road.later(minutes=5)
+        road.run()
+    assert set(api.states().values()) == {"processed"}
