@@ -7,8 +7,8 @@ The panel sets 300,000 enqueued tokens; 40 batches of mixed size and priority ar
 them. The sandbox, whose clock runs fast, is silent for two hours of its time, lets two batches expire
 with a part of their answers, refuses one for a single bad line, and bounces one as over its token limit. In the end each
 request must have ended once and rightly, the sandbox must have answered each line once, and neither our
-figures nor the sandbox's may ever have been above the limit. Prints a table; exit code 1 on any breach. Takes about
-six minutes, for a bounced batch waits for five.
+figures nor the sandbox's may ever have been above the limit. Prints a table; exit code 1 on any breach. Takes five
+to fifteen minutes: a bounced batch waits for five, and what was being created when the provider fell silent is looked for for ten.
 """
 
 from __future__ import annotations
@@ -33,17 +33,15 @@ _LIMIT = 300_000
 _MODEL = "gpt-5-mini"
 _ACCOUNT = "sandbox"
 _BATCHES, _NEAR_LIMIT, _MIDDLING = 40, 6, 10
-"""What the sandbox counts is 12 % more than our estimate, with the safety: 255,000 is as near as may go."""
 _LINE_TOKENS = 500
-_TEXT = "All happy families are alike; each unhappy family is unhappy in its own way. "
-_TEXT_TOKENS = 18
-"""By the model's own tokenizer, with the margin of 10 %."""
+_TEXT = "All happy families are alike; each unhappy family is unhappy in its own way. Paid: 48.20. "
+"""Our estimate of it is a little above what the sandbox counts, so its queue never overflows by honest error."""
+_TEXT_TOKENS = 28
 _POISON = "POISON"
 _POISON_CODE = "invalid_value"
 _OUTAGE_S = 7_200
 _SPEED = 240.0
 _DURATIONS = {"validating_s": 30, "in_progress_s": 900, "finalizing_s": 60, "cancelling_s": 30}
-_HELD = ("submitting", "processing", "cancelling")
 _JSON = {"content_type": "application/json"}
 
 
@@ -70,7 +68,7 @@ class Planned:
 def planned(run: str, seed: int) -> list[Planned]:
     """Return 40 batches: six near the limit, ten middling, the rest small, in random order."""
     rng = random.Random(seed)  # noqa: S311  # a benchmark's sizes
-    tokens = [rng.randrange(220_000, 255_000) for _ in range(_NEAR_LIMIT)]
+    tokens = [rng.randrange(250_000, 285_000) for _ in range(_NEAR_LIMIT)]
     tokens += [rng.randrange(50_000, 120_000) for _ in range(_MIDDLING)]
     tokens += [rng.randrange(2_000, 15_000) for _ in range(_BATCHES - len(tokens))]
     rng.shuffle(tokens)
@@ -171,6 +169,7 @@ class Drive:
         self._until("a third has been answered", lambda: self._pulled() > self._count // 3)
         self._outage()
         self._until("all have ended", lambda: self._pulled() >= self._count)
+        self._until("", lambda: not self._open())
         self._watcher.done.set()
         self._check()
         self._tell()
@@ -207,6 +206,9 @@ class Drive:
 
     def _count_in(self, *states: str) -> int:
         return sum(one["state"] in states for one in self._api.batches() if self._is_ours(one))
+
+    def _open(self) -> list[str]:
+        return [b["id"] for b in self._api.batches() if b["state"] not in ("delivered", "failed")]
 
     def _backed_off(self) -> list[dict[str, Any]]:
         """Return the bounced batch while it waits for its next try."""
@@ -246,6 +248,7 @@ class Drive:
 
     def _outage(self) -> None:
         """Let the provider be silent for two hours of its time; no batch may change its state."""
+        self._until("", lambda: len(self._held()) > 0)
         self._sandbox.play(self._scenario(is_silent=True))
         silent_from, began = self._sandbox.now(), time.monotonic()
         time.sleep(3)  # what was under way when it fell silent comes to its end
@@ -290,8 +293,6 @@ class Drive:
         self._check_results()
         self._check_provider(self._sandbox.histories(), self._requests())
         self._check_room(self._sandbox.stats())
-        started = [b for b in self._api.batches() if b["state"] not in ("delivered", "failed")]
-        self._require(not started, f"batches that did not end: {[b['id'] for b in started]}")
 
     def _check_results(self) -> None:
         wanted = {one for batch in self._batches for one in batch.custom_ids()}
@@ -387,7 +388,7 @@ def main() -> None:
     parser.add_argument("--key", required=True)
     parser.add_argument("--password", required=True, help="of the user admin")
     parser.add_argument("--seed", type=int, default=5, help="of sizes and priorities")
-    parser.add_argument("--seconds", type=float, default=1_200, help="give up after so long")
+    parser.add_argument("--seconds", type=float, default=1_800, help="give up after so long")
     sys.exit(0 if Drive(parser.parse_args()).drive() else 1)
 
 
