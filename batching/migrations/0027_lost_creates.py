@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('batching', '0022_override_groups'),
+        ('batching', '0026_export_groups'),
     ]
 
     operations = [
