@@ -75,6 +75,15 @@ BAD_ENDS = frozenset({RequestState.FAILED, RequestState.EXPIRED, RequestState.CA
 """Ends without an answer to hand over: the client gets an envelope that says so."""
 
 
+def outcome_of(state: str) -> str:
+    """Return the word a client is told: succeeded, failed, expired or cancelled; empty while open."""
+    if state in BAD_ENDS:
+        return str(state)
+    if state in (RequestState.PENDING, RequestState.PROCESSING):
+        return ""
+    return "succeeded"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Actor:
     """Who caused a move: a user, an API key, or one of our own phases."""
@@ -435,4 +444,5 @@ __all__ = [
     "log_text",
     "move",
     "move_many",
+    "outcome_of",
 ]

@@ -6,8 +6,9 @@ by intake (lines), collection (answers) and dispatch (attempts).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connections
@@ -68,7 +69,8 @@ def stage(
         else:
             marks = ", ".join(["%s"] * len(columns))
             insert = f"INSERT INTO {name} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608
-            cursor.executemany(insert, [_adapted(connection, row) for row in rows])
+            times = [place for place, kind in enumerate(columns.values()) if kind == TIME]
+            cursor.executemany(insert, [_with_text_times(row, times) for row in rows])
 
 
 def _copy(cursor: Any, sql: str, rows: Iterable[Sequence[Any]]) -> None:
@@ -77,9 +79,24 @@ def _copy(cursor: Any, sql: str, rows: Iterable[Sequence[Any]]) -> None:
             copy.write_row(row)
 
 
-def _adapted(connection: Any, row: Sequence[Any]) -> list[Any]:
-    adapt = connection.ops.adapt_datetimefield_value
-    return [adapt(value) if isinstance(value, datetime) else value for value in row]
+def _with_text_times(row: Sequence[Any], times: Sequence[int]) -> list[Any]:
+    """Return the row with its times as SQLite keeps them: naive UTC text."""
+    values = list(row)
+    for place in times:
+        at = values[place]
+        if at is not None:
+            values[place] = str(at.astimezone(UTC).replace(tzinfo=None))
+    return values
+
+
+def listed(ids: Sequence[int], *, using: str = "default") -> tuple[str, Any]:
+    """Return a SELECT of these ids, for ``IN``, and its only parameter.
+
+    One parameter, however many there are: nothing to build and nothing to parse for each of them.
+    """
+    if connections[using].vendor == "postgresql":
+        return "SELECT unnest(%s::bigint[])", list(ids)
+    return "SELECT value FROM json_each(%s)", json.dumps(list(ids))
 
 
 def sql_value(value: Any, *, using: str = "default") -> Any:

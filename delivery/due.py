@@ -10,58 +10,32 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
-from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Length
 
 from batching.lifecycle import BAD_ENDS, Actor, RequestState, move_many
-from batching.models import Answer, Destination, Request, RequestBody
-from batching.overrides import effective
-from batching.staging import INTEGER, REAL, TEXT, TIME, TRUTH, sql_value, stage
+from batching.models import Destination, Request
+from batching.staging import INTEGER, REAL, TEXT, TIME, TRUTH, listed, sql_value, stage
 from delivery import health
-from delivery.envelope import render_within
 from delivery.health import Noted
 from delivery.intake_messages import printable
 from delivery.models import Attempt
-from delivery.outcome import Message, Outcome
+from delivery.outcome import Outcome
 from delivery.outgoing import schedule_of
+from delivery.parcels import Claim, Parcel, groups, load, message_id, result_url
 from delivery.retry import Next, Verdict, verdict
 
 _SENDER = Actor(name="delivery")
 LEASE = timedelta(minutes=1)
-_GROUP_ROWS, _GROUP_BYTES = 250, 8 * 1024 * 1024
-_HEADER_SAFE = "!#$&'()*+,/:;=?@[]-._~ "
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """One result that is ours to send until its lease ends."""
-
-    request_id: int
-    destination_id: int
-    fence: int
-    number: int
-    """Which try this is, from 1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parcel:
-    """A claimed result with its bytes, ready to be sent."""
-
-    claim: Claim
-    message: Message
-    is_replay: bool
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sent:
     """A try and how it ended."""
 
@@ -100,14 +74,20 @@ def claim(room: Mapping[int, int], *, now: datetime) -> list[Claim]:
         fresh = [row[0] for row in rows if row[2] == RequestState.PROCESSED]
         others = [row[0] for row in rows if row[2] != RequestState.PROCESSED]
         if fresh:
-            ids = Request.objects.filter(pk__in=fresh)
-            move_many(ids, "deliver", reason="sending", by=_SENDER, now=now, changes=lease)
+            move_many(
+                _those(fresh), "deliver", reason="sending", by=_SENDER, now=now, changes=lease
+            )
         if others:
-            Request.objects.filter(pk__in=others).update(**lease)
+            _those(others).update(**lease)
     return [
         Claim(request_id=pk, destination_id=place, fence=fence + 1, number=tries + 1)
         for pk, place, _, fence, tries in rows
     ]
+
+
+def _those(request_ids: Sequence[int]) -> QuerySet[Request]:
+    select, ids = listed(request_ids)
+    return Request.objects.filter(pk__in=RawSQL(select, [ids]))  # noqa: S611  # ours, ids are a parameter
 
 
 def _due_at(destination_id: int, most: int, now: datetime) -> list[tuple[int, int, str, int, int]]:
@@ -120,7 +100,7 @@ def give_back(claims: Sequence[Claim], *, reason: str, now: datetime) -> None:
     """Make claimed results that were not sent due again at once; it costs them no try."""
     for fence in {c.fence for c in claims}:
         ids = [c.request_id for c in claims if c.fence == fence]
-        ours = Request.objects.filter(pk__in=ids, fence=fence, due_at__isnull=False)
+        ours = _those(ids).filter(fence=fence, due_at__isnull=False)
         again = {"due_at": now}
         move_many(ours, "try_later", reason=reason, by=_SENDER, now=now, changes=again)
         ours.filter(state__in=BAD_ENDS).update(**again)
@@ -131,98 +111,7 @@ def renew(request_ids: Sequence[int], *, now: datetime) -> None:
 
     What is due later than a lease from now is no claim: someone took it over, and its next try waits.
     """
-    Request.objects.filter(pk__in=request_ids, due_at__lte=now + LEASE).update(due_at=now + LEASE)
-
-
-def groups(claims: Sequence[Claim]) -> Iterator[list[Claim]]:
-    """Cut claims into groups that are small enough, in rows and in bytes, to be held in memory."""
-    answers = _present_answers([c.request_id for c in claims])
-    sizes = dict(answers.annotate(size=Length("line")).values_list("request_id", "size"))
-    group: list[Claim] = []
-    held = 0
-    for one in claims:
-        group.append(one)
-        held += sizes.get(one.request_id) or 0
-        if len(group) >= _GROUP_ROWS or held >= _GROUP_BYTES:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group
-
-
-_TOLD = (
-    "key",
-    "custom_id",
-    "attempt",
-    "replays",
-    "state",
-    "error_code",
-    "error_message",
-    "cost_nano",
-)
-"""What of a request is told, or decides what is: its other columns are not read."""
-
-
-def load(claims: Sequence[Claim]) -> list[Parcel]:
-    """Read the claimed results and make the messages to be sent."""
-    ids = [c.request_id for c in claims]
-    requests = Request.objects.only(*_TOLD).in_bulk(ids)
-    answers = {a.request_id: a for a in _present_answers(ids).defer("batch", "received_at")}
-    metadata = dict(RequestBody.objects.filter(pk__in=ids).values_list("request_id", "metadata"))
-    most_bytes = _inline_limits({c.destination_id for c in claims})
-    return [
-        Parcel(
-            claim=one,
-            message=_message(
-                requests[one.request_id],
-                answers.get(one.request_id),
-                bytes(metadata.get(one.request_id, b"{}")),
-                most_bytes.get(one.destination_id, 0),
-            ),
-            is_replay=requests[one.request_id].replays > 0,
-        )
-        for one in claims
-        if one.request_id in requests
-    ]
-
-
-def _present_answers(ids: Sequence[int]) -> QuerySet[Answer]:
-    return Answer.objects.filter(request_id__in=ids, attempt=F("request__attempt"))
-
-
-def message_id(request: Request) -> str:
-    """Return the id of a result: the same over all tries and replays, another for another attempt."""
-    return f"{request.key}-{request.attempt}"
-
-
-def _inline_limits(destination_ids: set[int]) -> dict[int, int]:
-    """Return for each destination how many bytes a message to it may have before it is sent thin."""
-    usual = {
-        Destination.Type.WEBHOOK: effective("BATCHER_WEBHOOK_MAX_INLINE_BYTES"),
-        Destination.Type.RABBITMQ: effective("BATCHER_RABBITMQ_MAX_INLINE_BYTES"),
-    }
-    places = Destination.objects.filter(pk__in=destination_ids)
-    return {
-        pk: most or usual[Destination.Type(kind)]
-        for pk, kind, most in places.values_list("pk", "type", "max_inline_bytes")
-    }
-
-
-def _message(request: Request, answer: Answer | None, metadata: bytes, most_bytes: int) -> Message:
-    headers = [
-        ("x-batcher-request-id", request.key),
-        ("x-batcher-custom-id", quote(request.custom_id, safe=_HEADER_SAFE)),
-    ]
-    if request.replays:
-        headers.append(("x-replay", "1"))
-    body = render_within(most_bytes, result_url(request), request, answer, metadata)
-    return Message(id=message_id(request), body=body, headers=tuple(headers))
-
-
-def result_url(request: Request) -> str:
-    """Return where a key of its project can fetch the whole result of the request's present attempt."""
-    base = settings.BATCHER_PUBLIC_URL or settings.BATCHER_URL
-    return f"{base}/api/requests/{request.key}/result?attempt={request.attempt}"
+    _those(request_ids).filter(due_at__lte=now + LEASE).update(due_at=now + LEASE)
 
 
 _STAGED = {
@@ -270,9 +159,7 @@ def record(sent: Sequence[Sent], *, now: datetime) -> None:
             key="request_id",
         )
         _log_attempts()
-        _move_delivered(now)
-        _move_dead(now)
-        _move_retried(now)
+        _move(Counter(decided.next for decided in verdicts), now)
         for one, decided in zip(sent, verdicts, strict=True):
             if decided.disable_destination:
                 health.disable(one.parcel.claim.destination_id, decided.reason, now)
@@ -346,19 +233,25 @@ def _still_ours(next_: Next) -> QuerySet[Request]:
     return Request.objects.filter(pk__in=ids)
 
 
-def _move_delivered(now: datetime) -> None:
-    changes = {"due_at": None, "delivered_at": now, "dead_at": None, "tries": F("tries") + 1}
-    rows = _still_ours(Next.DELIVERED)
-    move_many(rows, "delivered", reason="delivered", by=_SENDER, now=now, changes=changes)
-    _still_ours(Next.DELIVERED).filter(state__in=BAD_ENDS, due_at__isnull=False).update(**changes)
+def _move(counts: Mapping[Next, int], now: datetime) -> None:
+    """Move what was staged by its verdicts; of a kind that there is none of, nothing is asked."""
+    if delivered := counts[Next.DELIVERED]:
+        ended = {"due_at": None, "delivered_at": now, "dead_at": None, "tries": F("tries") + 1}
+        _move_ended(Next.DELIVERED, "delivered", "delivered", ended, delivered, now)
+    if dead := counts[Next.DEAD]:
+        ended = {"due_at": None, "dead_at": now, "tries": F("tries") + 1}
+        _move_ended(Next.DEAD, "delivery_failed", "delivery given up", ended, dead, now)
+    if counts[Next.RETRY]:
+        _move_retried(now)
 
 
-def _move_dead(now: datetime) -> None:
-    changes = {"due_at": None, "dead_at": now, "tries": F("tries") + 1}
-    rows = _still_ours(Next.DEAD)
-    reason = "delivery given up"
-    move_many(rows, "delivery_failed", reason=reason, by=_SENDER, now=now, changes=changes)
-    rows.filter(state__in=BAD_ENDS, due_at__isnull=False).update(**changes)
+def _move_ended(  # one verdict, one arrow
+    next_: Next, name: str, reason: str, changes: Mapping[str, Any], staged: int, now: datetime
+) -> None:
+    rows = _still_ours(next_)
+    moved = move_many(rows, name, reason=reason, by=_SENDER, now=now, changes=changes)
+    if moved < staged:  # the others are not ours any more, or bad ends, which are told and stay
+        rows.filter(state__in=BAD_ENDS, due_at__isnull=False).update(**changes)
 
 
 def _move_retried(now: datetime) -> None:

@@ -10,18 +10,51 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Raw
 
 from batching.answerline import NULL, Members, members
 from batching.costs import dollars
-from batching.models import Answer, Request
 
 logger = logging.getLogger(__name__)
 
 _ERROR_KEPT_BYTES: Final = 8 * 1024
+
+
+class Ended(Protocol):
+    """What an envelope tells of a request that has ended: a Request, or a row that was read like one."""
+
+    @property
+    def key(self) -> str: ...  # as the model says
+    @property
+    def custom_id(self) -> str: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def error_code(self) -> str: ...
+    @property
+    def error_message(self) -> str: ...
+    @property
+    def cost_nano(self) -> int | None: ...
+
+
+class Told(Protocol):
+    """What an envelope tells of the answer: an Answer, or a row that was read like one."""
+
+    @property
+    def line(self) -> bytes | memoryview | None: ...
+    @property
+    def status_code(self) -> int | None: ...
+    @property
+    def input_tokens(self) -> int | None: ...
+    @property
+    def cached_tokens(self) -> int | None: ...
+    @property
+    def output_tokens(self) -> int | None: ...
+    @property
+    def reasoning_tokens(self) -> int | None: ...
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +104,7 @@ class _Head(msgspec.Struct):
     body: Raw = NULL
 
 
-def render(request: Request, answer: Answer | None, metadata: bytes) -> bytes:
+def render(request: Ended, answer: Told | None, metadata: bytes) -> bytes:
     """Return the envelope of an ended request as JSON.
 
     ``answer`` is the one of its present attempt, None when it ended without one: then ``error`` says
@@ -81,7 +114,7 @@ def render(request: Request, answer: Answer | None, metadata: bytes) -> bytes:
 
 
 def render_within(
-    most_bytes: int, url: str, request: Request, answer: Answer | None, metadata: bytes
+    most_bytes: int, url: str, request: Ended, answer: Told | None, metadata: bytes
 ) -> bytes:
     """Return what `render` does, or the thin envelope when that is more than ``most_bytes``.
 
@@ -104,7 +137,7 @@ def render_within(
     return msgspec.json.encode(told)
 
 
-def _envelope(request: Request, answer: Answer | None, metadata: bytes) -> Envelope:
+def _envelope(request: Ended, answer: Told | None, metadata: bytes) -> Envelope:
     line = _members(request, answer)
     error = line.error
     if request.outcome in ("expired", "cancelled"):
@@ -121,7 +154,7 @@ def _envelope(request: Request, answer: Answer | None, metadata: bytes) -> Envel
     )
 
 
-def _head(response: Raw, answer: Answer | None) -> Raw:
+def _head(response: Raw, answer: Told | None) -> Raw:
     """Return a response without its body; one that can't be read so keeps its status alone."""
     try:
         head = msgspec.json.decode(response, type=_Head | None)
@@ -132,13 +165,13 @@ def _head(response: Raw, answer: Answer | None) -> Raw:
     return _raw(head)
 
 
-def _members(request: Request, answer: Answer | None) -> Members:
+def _members(request: Ended, answer: Told | None) -> Members:
     """Cut the answer; one that can't be cut is told as an error and stops no other result."""
     if answer is None:
         error = _Error(request.error_code, request.error_message)
         return Members(id=_raw(request.key), error=_raw(error))
     try:
-        return members(bytes(answer.line))
+        return members(bytes(answer.line or b""))
     except (ValueError, RecursionError):
         logger.exception("answer unreadable", extra={"request": request.key})
         error = _Error("unreadable_answer", "the provider's line is stored and can't be cut")
@@ -149,7 +182,7 @@ def _raw(value: object) -> Raw:
     return Raw(msgspec.json.encode(value))
 
 
-def _usage(answer: Answer | None) -> Usage | None:
+def _usage(answer: Told | None) -> Usage | None:
     if answer is None or (answer.input_tokens is None and answer.output_tokens is None):
         return None
     return Usage(

@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db import connections, models
 from django.utils import timezone
 
-from batching.lifecycle import BAD_ENDS, RequestLifecycle, RequestState
+from batching.lifecycle import RequestLifecycle, RequestState, outcome_of
 from batching.models.accounts import Lane
 from batching.models.batches import Batch
 from batching.models.files import ClientFile
@@ -281,11 +281,7 @@ class Request(RequestLifecycle):
     @property
     def outcome(self) -> str:
         """The word a client is told: succeeded, failed, expired or cancelled; empty while open."""
-        if self.state in BAD_ENDS:
-            return str(self.state)
-        if self.state in (RequestState.PENDING, RequestState.PROCESSING):
-            return ""
-        return "succeeded"
+        return outcome_of(self.state)
 
 
 class RequestBody(models.Model):

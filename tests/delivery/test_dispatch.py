@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from batching.models import Request
 from batching.models.projects import new_signing_secret
-from delivery import dispatch
+from delivery import dispatch, parcels
 from delivery.models import Attempt
 from delivery.outcome import Code
 from delivery.webhook import WebhookSender
@@ -129,7 +129,7 @@ def test_a_receiver_that_keeps_us_waiting_does_not_slow_down_another(slowly):
 
 def test_large_results_are_loaded_as_others_leave(monkeypatch):
     monkeypatch.setattr(dispatch, "_HELD_BYTES", 1)
-    monkeypatch.setattr(dispatch.due, "_GROUP_ROWS", 1)
+    monkeypatch.setattr(parcels, "_GROUP_ROWS", 1)
     loaded, held = dispatch.due.load, []
 
     def load(claims):

@@ -9,7 +9,7 @@ from hashlib import sha256
 import pytest
 
 from batching.models import Request
-from delivery import due
+from delivery import due, parcels
 from delivery.due import LEASE, Sent
 from delivery.models import Attempt
 from delivery.outcome import Code, Outcome
@@ -194,8 +194,8 @@ def test_a_result_whose_request_is_gone_is_left_out(destination):
 
 @pytest.mark.parametrize(("rows", "size", "groups"), [(2, 10**9, [2, 2, 1]), (99, 1, [1] * 5)])
 def test_groups_are_bounded_by_rows_and_bytes(monkeypatch, destination, rows, size, groups):
-    monkeypatch.setattr(due, "_GROUP_ROWS", rows)
-    monkeypatch.setattr(due, "_GROUP_BYTES", size)
+    monkeypatch.setattr(parcels, "_GROUP_ROWS", rows)
+    monkeypatch.setattr(parcels, "_GROUP_BYTES", size)
     for _ in range(5):
         a_result(destination)
 
