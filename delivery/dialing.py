@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,7 +155,15 @@ def guarded_connector(
 
 
 def tls_context(ca_bundle: Path | None = None) -> ssl.SSLContext:
-    """Return the TLS terms: 1.2 or newer, certificate and host name verified; a bundle adds CAs."""
+    """Return the TLS terms: 1.2 or newer, certificate and host name verified; a bundle adds CAs.
+
+    Reading the authorities takes longer than many a run of a sender, so the terms are kept until the bundle changes.
+    """
+    return _tls_context(ca_bundle, ca_bundle.stat().st_mtime_ns if ca_bundle else 0)
+
+
+@lru_cache(maxsize=4)
+def _tls_context(ca_bundle: Path | None, _changed_at_ns: int) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
