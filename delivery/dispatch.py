@@ -40,7 +40,10 @@ _RUN_S = 240.0
 _IN_FLIGHT = 640
 """Webhooks under way from this process, to all destinations."""
 _HELD_BYTES = 64 * 1024 * 1024
-_RECORDED_AT_ONCE, _RECORD_EVERY_S = 500, 0.25
+_RECORDED_AT_ONCE = 1_000
+_RECORD_FIRST_S, _RECORD_EVERY_S = 0.02, 0.25
+"""How long tries that ended are gathered, the first ones and later: of a new destination nothing is claimed ahead
+before a first word of it is recorded."""
 _LOOK_EVERY_S = 0.5
 """How long a run goes on without looking for what else is due."""
 _LEAST_PAUSE_S = 0.05
@@ -250,19 +253,28 @@ class _Dispatch:
         task.add_done_callback(self._under_way.discard)
 
     async def _post(self, pk: int, parcel: Parcel, sender: WebhookSender) -> None:
+        """Post, and go on with what may leave in its place: one flight after the other is one task."""
+        while True:
+            outcome = await self._try(pk, parcel, sender)
+            await self._ended.put(Sent(parcel=parcel, outcome=outcome))
+            self._flights.land(pk)
+            self._note_ends(1)
+            started = self._flights.start()
+            if not started:
+                return
+            (pk, parcel), *others = started
+            for other_pk, other in others:
+                self._spawn(self._post(other_pk, other, sender))
+
+    async def _try(self, pk: int, parcel: Parcel, sender: WebhookSender) -> Outcome:
         target = self._endpoints[pk]
+        if isinstance(target, Outcome):
+            return target
         try:
-            if isinstance(target, Outcome):
-                outcome = target
-            else:
-                outcome = await sender.send(target, parcel.message, now=timezone.now())
+            return await sender.send(target, parcel.message, now=timezone.now())
         except Exception:
             logger.exception("sending failed", extra={"result": parcel.message.id})
-            outcome = _FAULT
-        await self._ended.put(Sent(parcel=parcel, outcome=outcome))
-        self._flights.land(pk)
-        self._note_ends(1)
-        self._fly(sender)
+            return _FAULT
 
     async def _publish(self, parcels: Sequence[Parcel]) -> None:
         messages = [self._addressed(p) for p in parcels]
@@ -287,15 +299,10 @@ class _Dispatch:
 
     async def _record_all(self) -> None:
         """Record what has ended, many together, until the run is over."""
+        gather_s = _RECORD_FIRST_S
         while True:
-            sent = [await self._ended.get()]
-            gather_until = time.monotonic() + _RECORD_EVERY_S
-            while self._under_way and self._ended.qsize() < _RECORDED_AT_ONCE:
-                if time.monotonic() >= gather_until:
-                    break
-                await asyncio.sleep(_RECORD_EVERY_S / 10)
-            while not self._ended.empty() and len(sent) < _RECORDED_AT_ONCE:
-                sent.append(self._ended.get_nowait())
+            sent = await self._gathered(gather_s)
+            gather_s = min(2 * gather_s, _RECORD_EVERY_S)
             for one in sent:  # no longer renewed: recording says when they are due next
                 self._drop(one.parcel)
             self._recording = len(sent)
@@ -305,6 +312,19 @@ class _Dispatch:
             self._recording = 0
             self._note_ends(len(sent))
             self._moved.set()
+
+    async def _gathered(self, most_s: float) -> list[Sent]:
+        """Return what has ended: when it is many, when nothing else is under way, or after a while."""
+        sent = [await self._ended.get()]
+        until = time.monotonic() + most_s
+        while self._under_way and self._ended.qsize() < _RECORDED_AT_ONCE:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                break
+            await asyncio.sleep(min(left_s, _RECORD_FIRST_S))
+        while not self._ended.empty() and len(sent) < _RECORDED_AT_ONCE:
+            sent.append(self._ended.get_nowait())
+        return sent
 
     def _drop(self, parcel: Parcel) -> None:
         self._held.pop(parcel.claim.request_id, None)

@@ -36,6 +36,8 @@ class Flights(Generic[Cargo]):
     def start(self) -> list[tuple[int, Cargo]]:
         """Take out all that may leave now, one of each destination after another."""
         started: list[tuple[int, Cargo]] = []
+        if not self.waiting:
+            return started
         turn = deque(d for d in self._queues if self._has_room(d))
         while turn:
             destination = turn.popleft()

@@ -20,7 +20,7 @@ from delivery.due import LEASE, Claim
 from delivery.models import DestinationHealth
 from delivery.outgoing import ceiling_of
 
-_AT_ONCE, _MOST = 500, 2_000
+_AT_ONCE, _MOST = 2_000, 4_000
 """Results that a sender holds of one destination, and in all."""
 _AHEAD_S = 1.0
 
