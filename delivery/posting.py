@@ -3,7 +3,7 @@
 A session makes a request, a response and several timers for every post, which costs more than sending a
 result does. Here what all posts to a place have in common is made once, as an `Address`; a `Post` writes its
 bytes in one piece and keeps what the parser makes of the answer. Connections are opened, judged, kept and closed by
-the connector of ``dialing``. Called by ``webhook`` alone; docs/decisions/0008 says why.
+the connector of ``dialing``. Called by ``webhook`` alone; docs/decisions/0010 says why.
 """
 
 from __future__ import annotations
