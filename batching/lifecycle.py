@@ -19,6 +19,7 @@ from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 from django.utils import timezone
 from django_fsm import FSMField, TransitionNotAllowed, transition
 from django_fsm_log.decorators import fsm_log_by, fsm_log_description
+from django_fsm_log.models import StateLog
 
 from batching.setmoves import LogRows, move_and_log
 
@@ -426,6 +427,24 @@ def log_first_state(
         cursor.execute(insert, [*log_params, *params])
 
 
+def log_deed(
+    row: models.Model, name: str, *, reason: str, by: Actor, now: datetime | None = None
+) -> None:
+    """Log what was done to a row without moving it: in its history it stays in its state. Inside atomic.
+
+    ``name`` is none of the transitions: ``paused``, ``moved``.
+    """
+    StateLog.objects.create(
+        content_object=row,
+        transition=name,
+        source_state=row.state,  # type: ignore[attr-defined]  # batches and requests have one
+        state=row.state,  # type: ignore[attr-defined]  # the same
+        by_id=by.user_id,
+        description=log_text(reason, by),
+        timestamp=now or timezone.now(),
+    )
+
+
 __all__ = [
     "BAD_ENDS",
     "BATCH_ENDS",
@@ -440,6 +459,7 @@ __all__ = [
     "TransitionNotAllowed",
     "arrow",
     "arrows",
+    "log_deed",
     "log_first_state",
     "log_text",
     "move",

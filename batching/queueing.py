@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from batching import order
-from batching.lifecycle import Actor, BatchState
+from batching.lifecycle import Actor, BatchState, log_deed
 from batching.models import Account, Batch, Lane
 from batching.models.batches import IN_LINE
 from batching.steering import Refused
@@ -32,6 +32,7 @@ def pause(batch: Batch, *, by: Actor, reason: str, now: datetime) -> None:
     with transaction.atomic():
         row = _locked(batch, PAUSABLE, "paused")
         _mark(row, by, reason, now)
+        log_deed(row, "paused", reason=reason, by=by, now=now)
         if row.state in _WAITING:
             _say(row, f"paused: {row.pause_reason}")
     batch.refresh_from_db()
@@ -42,6 +43,7 @@ def resume(batch: Batch, *, by: Actor, reason: str, now: datetime) -> None:
     with transaction.atomic():
         row = _locked(batch, tuple(BatchState), "resumed")
         _unmark(row)
+        log_deed(row, "resumed", reason=reason, by=by, now=now)
         if row.state in _WAITING:
             _say(row, _LOOKED_AT_SOON)
     batch.refresh_from_db()
@@ -83,6 +85,7 @@ def move_to_top(batch: Batch, *, by: Actor, reason: str, now: datetime) -> None:
         first = _others(row).first()
         if first is not None and row.priority <= first.priority:
             _place(row, priority=first.priority, rank=order.rank_before(first))
+        log_deed(row, "moved", reason=_told("to the top", reason), by=by, now=now)
     batch.refresh_from_db()
 
 
@@ -94,6 +97,7 @@ def move_to_bottom(batch: Batch, *, by: Actor, reason: str, now: datetime) -> No
         lowest = min(row.priority, last.priority) if last else row.priority
         row.promoted_at, row.overtaken = None, 0
         _place(row, priority=lowest, rank=order.rank_at_end(last))
+        log_deed(row, "moved", reason=_told("to the bottom", reason), by=by, now=now)
     batch.refresh_from_db()
 
 
@@ -110,6 +114,7 @@ def move_before(batch: Batch, *, other: Batch, by: Actor, reason: str, now: date
             raise Refused("not_in_line", f"batch {other.pk} no longer waits in its lane")
         row.promoted_at, row.overtaken = None, 0
         _place(row, priority=follower.priority, rank=order.rank_before(follower))
+        log_deed(row, "moved", reason=_told(f"before batch {other.pk}", reason), by=by, now=now)
     batch.refresh_from_db()
 
 
@@ -119,7 +124,9 @@ def set_priority(batch: Batch, *, priority: int, by: Actor, reason: str, now: da
         raise Refused("invalid_priority", "priority must be a whole number from -100 to 100")
     with transaction.atomic():
         row = _to_move(batch)
+        told = _told(f"priority {priority}, it was {row.priority}", reason)
         _place(row, priority=priority, rank=row.rank)
+        log_deed(row, "prioritized", reason=told, by=by, now=now)
     batch.refresh_from_db()
 
 
@@ -133,6 +140,7 @@ def promote(batch: Batch, *, by: Actor, reason: str, now: datetime) -> None:
         if row.state in _WAITING:
             row.next_attempt_at = now
         row.save(update_fields=["promoted_at", "next_attempt_at"])
+        log_deed(row, "promoted", reason=reason, by=by, now=now)
     batch.refresh_from_db()
 
 
@@ -149,6 +157,10 @@ def _unmark(row: Paused) -> None:
         raise Refused("not_paused", "not paused")
     row.paused_at, row.pause_reason = None, ""
     row.save(update_fields=["paused_at", "pause_reason"])
+
+
+def _told(what: str, reason: str) -> str:
+    return f"{what}: {reason}".removesuffix(": ")
 
 
 def _say(row: Batch, reason: str) -> None:

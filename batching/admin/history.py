@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q
+from django.utils.html import format_html
 from django_fsm_log.models import StateLog
 
 from batching.admin import searching, shown
@@ -43,6 +44,11 @@ class Step:
     transition: str
     who: str
     why: str
+
+    @property
+    def is_deed(self) -> bool:
+        """True when something was done to it that left it in its state, such as a pause."""
+        return self.source == self.target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +136,8 @@ class StateLogAdmin(MachineRows[StateLog]):
     @admin.display(description="Move")
     def arrow(self, log: StateLog) -> SafeString:
         """From where to where."""
+        if log.source_state == log.state:
+            return format_html("{} {}", state_badge(log.state), log.transition)
         return shown.between(
             state_badge(log.source_state) if log.source_state else "new", state_badge(log.state)
         )

@@ -108,10 +108,11 @@ class DeliveryAttempt(Struct, frozen=True):
 
 
 class Transition(Struct, frozen=True):
-    """One change of state."""
+    """One change of state, or something done that left it in its state."""
 
     at: datetime
     transition: str
+    """What it was; ``paused``, ``resumed``, ``moved``, ``prioritized`` and ``promoted`` leave the state."""
     from_state: str | None
     to_state: str
     by: str | None

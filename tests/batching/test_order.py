@@ -12,7 +12,7 @@ from batching.models import Account, Batch, Lane
 from tests.batching.rows import NOW, a_batch, a_lane, a_request
 
 pytestmark = pytest.mark.django_db
-ANNA = Actor(name="anna", user_id=7)
+ANNA = Actor(name="anna")
 
 
 @pytest.fixture

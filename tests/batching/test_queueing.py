@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth.models import User
 
 from batching import admission, order, queueing
 from batching.lifecycle import Actor, BatchState, move
@@ -19,6 +20,7 @@ HELD = BatchState.SUBMITTING, BatchState.PROCESSING
 
 @pytest.fixture
 def lane():
+    User.objects.create(pk=ANNA.user_id, username=ANNA.name)
     return a_lane(token_limit=100)
 
 
@@ -168,9 +170,46 @@ def test_a_promoted_batch_that_is_moved_stands_where_it_was_put(lane):
     assert list(order.line_of(lane)) == [one, two]
 
 
-def test_pauses_leave_the_state_and_its_history_alone(lane):
+@pytest.mark.parametrize(
+    ("name", "more", "told"),
+    [
+        ("pause", {}, ("paused", "the model is down")),
+        ("move_to_top", {}, ("moved", "to the top: the model is down")),
+        ("move_to_bottom", {}, ("moved", "to the bottom: the model is down")),
+        ("promote", {}, ("promoted", "the model is down")),
+        (
+            "set_priority",
+            {"priority": 5},
+            ("prioritized", "priority 5, it was 0: the model is down"),
+        ),
+    ],
+)
+def test_what_is_done_to_a_batch_stands_in_its_history_and_leaves_its_state(lane, name, more, told):
     batch = waiting(lane)
-    deed("pause", batch)
 
-    assert (batch.state, log_of(batch)) == ("uploaded", [])
+    deed(name, batch, **more)
+
+    what, why = told
+    assert log_of(batch) == [("uploaded", what, "uploaded", "anna", why)]
+    assert batch.state == "uploaded"
+
+
+def test_a_move_before_another_one_names_it(lane):
+    one, two = waiting(lane), waiting(lane)
+
+    deed("move_before", two, other=one)
+
+    assert log_of(two)[0][4] == f"before batch {one.pk}: the model is down"
+
+
+def test_what_is_refused_is_not_in_the_history(lane):
+    batch = waiting(lane)
+    code_of("resume", batch)
+
+    assert log_of(batch) == []
+
+
+def test_pauses_leave_the_states_of_all_alone(lane):
+    deed("pause", waiting(lane))
+
     assert (Lane.objects.get().state, Account.objects.get().state) == ("open", "open")
