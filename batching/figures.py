@@ -14,13 +14,14 @@ from typing import Any
 
 from django.db.models import Count, Q, QuerySet, Sum
 
-from batching import turnaround
-from batching.capacity import factor_of, limit_of, ratio_of
+from batching import order, turnaround
+from batching.capacity import factor_of, holders, limit_of, ratio_of
 from batching.limits import configured_tokens, flight_limits, read_model_limits
 from batching.models import Batch, Capacity, Lane
 from batching.models.batches import IN_LINE, PROVIDER_HOLDS
 
 _HOUR = timedelta(hours=1)
+_MOST_LOOKED_AT = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,25 @@ def figures(lanes: Sequence[Lane], now: datetime) -> dict[int, Figures]:
             takes=_takes(turnarounds.get(lane.pk)),
         )
     return found
+
+
+def rounds(batch: Batch) -> int:
+    """Return how often its model's queue has to empty until a batch in line is done, itself counted: a guess.
+
+    Those before it in its lane count, and what the provider holds; other lanes of the model do not. Reads
+    ``lane__account``.
+    """
+    lane = batch.lane
+    learned = Capacity.objects.filter(account=lane.account_id, model=lane.model).first()
+    learned = learned or Capacity(account_id=lane.account_id, model=lane.model)
+    held: int = holders(lane).aggregate(tokens=Sum("token_estimate", default=0))["tokens"]
+    tokens = held + batch.token_estimate
+    line = order.line_of(lane).values_list("pk", "token_estimate")
+    for pk, estimate in line[:_MOST_LOOKED_AT]:
+        if pk == batch.pk:
+            break
+        tokens += estimate
+    return max(1, math.ceil(tokens * factor_of(learned) / limit_of(lane, learned)))
 
 
 def _takes(learned: turnaround.Expected | None) -> Takes | None:

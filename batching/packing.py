@@ -8,15 +8,17 @@ its earliest ``seal_by`` has come or its nearest deadline asks for it, or when s
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import datetime
 
 from django.db import connection, transaction
 from django.db.models import Count, Exists, Max, Min, OuterRef, Sum
 
-from batching import endings, turnaround
+from batching import capacity, endings, turnaround
 from batching.lifecycle import CLOCK, Actor, BatchState, RequestState, log_first_state, move
 from batching.limits import BatchLimits, batch_limits
 from batching.models import Batch, Lane, Request
+from batching.overrides import effective
 from batching.staging import sql_value
 
 logger = logging.getLogger(__name__)
@@ -52,9 +54,12 @@ def _fill_building(lane: Lane, now: datetime) -> tuple[bool, bool]:
         if not Request.objects.unpacked().filter(lane=lane).exists():
             return False, False  # another packer was first; no batch is opened for nothing
         batch = _building(lane, now)
-        limits = batch_limits(lane)
+        full = batch_limits(lane)
+        limits = _narrowed(full, lane)
         near = _take_near(batch, limits, now)
         taken, more = _take_all(batch, limits)
+        if batch.request_count == 0 and more:  # the first one is larger than we like, and allowed
+            taken, more = _take_all(batch, full)
         if batch.request_count == 0:
             return False, more and _drop_misfit(lane, now)
         if more or batch.request_count >= limits.max_requests:
@@ -64,6 +69,13 @@ def _fill_building(lane: Lane, now: datetime) -> tuple[bool, bool]:
     if near + taken:
         logger.info("requests packed", extra={"batch": batch.key, "requests": near + taken})
     return False, False
+
+
+def _narrowed(limits: BatchLimits, lane: Lane) -> BatchLimits:
+    """Return the limits with the room that the lane's estimates leave, by what its answers really took."""
+    margin = 1 + effective("BATCHER_TOKEN_MARGIN_PERCENT") / 100
+    factor = capacity.packing_factor(lane, margin)
+    return replace(limits, max_tokens=int(limits.max_tokens / factor))
 
 
 def _building(lane: Lane, now: datetime) -> Batch:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from batching import order, turnaround
+from batching import figures, order, turnaround
 from batching.lifecycle import BatchState, RequestState
-from batching.models import Batch, Destination, Request
+from batching.models import Batch, Destination, Flag, Request
 from batching.models.batches import IN_LINE, PROVIDER_HOLDS
 from delivery import health
 
 _MOST_LOOKED_AT: Final = 1_000
 _DESTINATIONS_NAMED: Final = 3
+_YET_TO_GO: Final = (BatchState.BUILDING, *IN_LINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,8 @@ def of_batch(batch: Batch, now: datetime, *, project_id: int | None = None) -> W
     words, following = _BATCH[state]
     reasons = [words(batch)]
     reasons += _in_line(batch)
+    if state == BatchState.BUILDING:
+        reasons += _shut()
     if state == BatchState.DELIVERING:
         reasons += _held_deliveries(batch, now, project_id)
     if batch.last_error and not batch.is_final:
@@ -96,7 +99,9 @@ def _unanswered(request: Request, now: datetime) -> Why:
         return Why(reasons=(asked,), next="its answer is delivered")
     if request.batch is None:
         waits = "It waits to be packed into a batch, within seconds."
-        return Why(reasons=tuple(filter(None, (waits, again))), next="it is packed into a batch")
+        return Why(
+            reasons=tuple(filter(None, (waits, again, *_shut()))), next="it is packed into a batch"
+        )
     batch = of_batch(request.batch, now, project_id=request.project_id)
     here = f"It is in batch {request.batch.key}."
     return Why(
@@ -140,6 +145,15 @@ def _in_line(batch: Batch) -> list[str]:
     return list(filter(None, (_pause(batch), f"It has {place}." if place else "")))
 
 
+def _shut() -> list[str]:
+    """Say that nothing is added for now because of maintenance."""
+    flag = Flag.objects.filter(name=Flag.MAINTENANCE, is_on=True).first()
+    if flag is None:
+        return []
+    why = f" ({flag.reason})" if flag.reason else ""
+    return [f"Maintenance mode is on{why}: new requests are refused, what was taken goes on."]
+
+
 def _pause(batch: Batch) -> str:
     """A waiting batch has it as its reason already."""
     if not batch.paused_at or batch.state == BatchState.WAITING_FOR_CAPACITY:
@@ -170,9 +184,25 @@ def _held_deliveries(batch: Batch, now: datetime, project_id: int | None) -> lis
 
 def _estimate(batch: Batch, now: datetime) -> Estimate | None:
     """Guess when the provider is done with it: by its own progress, else by what its lane's batches took."""
+    if batch.state in _YET_TO_GO:
+        return _by_line(batch, now)
     if batch.state != BatchState.PROCESSING or batch.create_started_at is None:
         return None
     return _by_progress(batch, now) or _by_lane(batch.lane_id, batch.create_started_at, now)
+
+
+def _by_line(batch: Batch, now: datetime) -> Estimate | None:
+    """Let those before it take as long as half of the lane's batches do, one queueful after the other."""
+    known, lane = turnaround.expected(batch.lane_id), batch.lane
+    is_held = batch.paused_at or lane.paused_at or lane.account.paused_at
+    if known.is_guess or is_held or not lane.account.is_enabled or lane.account.silent_since:
+        return None
+    waits_until = batch.seal_by if batch.state == BatchState.BUILDING else batch.next_attempt_at
+    turns, start = figures.rounds(batch), max(now, waits_until or now)
+    minutes = max(1, round(known.p50.total_seconds() / 60))
+    ahead = f"{turns - 1:,} queuefuls go before it, and " if turns > 1 else ""
+    basis = f"a guess: {ahead}half of the lane's batches took up to {minutes:,} min"
+    return Estimate(at=start + turns * known.p50, basis=basis)
 
 
 def _by_lane(lane_id: int, started: datetime, now: datetime) -> Estimate | None:

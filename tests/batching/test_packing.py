@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from batching import intake, packing
-from batching.models import Account, Batch, Request
+from batching.models import Account, Batch, Capacity, Lane, Request
 from tests.batching.rows import (
     NOW,
     a_batch,
@@ -205,3 +205,42 @@ def test_nothing_is_lost_between_intake_and_packing_at_once():
     assert sum(count for _, count in held()) == 200
     assert max(count for _, count in held()) == 30
     assert [state for state, _ in held()].count("building") <= 1
+
+
+def learned(lane, *, real, estimated=100_000):
+    Capacity.objects.create(
+        account=lane.account, model=lane.model, real_tokens=real, estimated_tokens=estimated
+    )
+
+
+@pytest.mark.parametrize(
+    ("real", "expected"),
+    [
+        (100_000, 9),  # 5 % of safety: less goes in, or it would have to go alone
+        (90_000, 10),
+        (85_000, 11),
+        (10_000, 11),  # no more than the margin is given back
+        (None, 10),
+    ],
+    ids=["it takes what we said", "a little less", "less than that", "hardly anything", "unknown"],
+)
+def test_what_answers_took_narrows_or_widens_the_margin_within_bounds(real, expected):
+    an_account(token_limit=100)
+    waiting(12)
+    if real:
+        learned(Lane.objects.select_related("account").get(), real=real)
+
+    packing.pack(NOW)
+
+    assert held()[0] == ("uploading", expected)
+
+
+def test_a_request_that_only_fits_with_all_of_the_limit_is_packed_alone():
+    an_account(token_limit=100)
+    waiting(2, token_estimate=99)
+    learned(Lane.objects.select_related("account").get(), real=100_000)
+
+    packing.pack(NOW)
+
+    assert held()[0] == ("uploading", 1)
+    assert not Request.objects.filter(state="failed").exists()

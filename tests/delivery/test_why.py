@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from batching.lifecycle import BatchState, RequestState
-from batching.models import Batch, Turnaround
+from batching.models import Batch, Flag, Turnaround
 from delivery import health, why
 from delivery.models import DestinationHealth
 from tests.batching.rows import NOW, a_batch, a_destination, a_lane, a_project, a_request
@@ -231,7 +231,7 @@ def test_a_request_that_is_sent_again_says_so():
     assert "It is sent for the 3. time." in why.of_request(a_request(attempt=3), NOW).reasons
 
 
-@pytest.mark.parametrize(("state", "most"), [("waiting_for_capacity", 1), ("delivering", 3)])
+@pytest.mark.parametrize(("state", "most"), [("waiting_for_capacity", 2), ("delivering", 3)])
 @pytest.mark.parametrize("size", [1, 30])
 def test_an_answer_takes_the_same_few_queries_for_any_size(
     state, most, size, django_assert_max_num_queries
@@ -258,3 +258,72 @@ def test_a_request_that_is_asked_directly_says_so():
     told = why.of_request(a_request(state="processing", batch=None), NOW)
 
     assert told.reasons == ("No batch brings it in time, so the provider is asked directly.",)
+
+
+def in_line(lane, tokens, **fields):
+    fields = {"state": "waiting_for_capacity", "next_attempt_at": NOW} | fields
+    return a_batch(lane=lane, token_estimate=tokens, **fields)
+
+
+def learned(lane):
+    Turnaround.objects.create(lane=lane, p50_s=600, p90_s=1200, batches=9, spans_s=[600])
+    return lane
+
+
+def test_a_batch_that_waits_is_guessed_by_the_queuefuls_before_it():
+    lane = learned(a_lane(token_limit=100))
+    in_line(lane, 90, state="processing")
+    first, last = in_line(lane, 60), in_line(lane, 80)
+
+    near, far = (why.of_batch(batch, NOW).estimate for batch in (first, last))
+
+    assert (near.at, far.at) == (NOW + 20 * MINUTE, NOW + 30 * MINUTE)
+    assert far.basis.startswith("a guess: 2 queuefuls go before it")
+
+
+@pytest.mark.parametrize(
+    ("fields", "at"),
+    [
+        ({"state": "building", "seal_by": NOW + 5 * MINUTE}, NOW + 15 * MINUTE),
+        ({"next_attempt_at": NOW + 3 * MINUTE}, NOW + 13 * MINUTE),
+        ({"state": "uploading"}, NOW + 10 * MINUTE),
+    ],
+    ids=["building", "backing off", "uploading"],
+)
+def test_what_has_to_pass_before_it_may_go_is_in_the_guess(fields, at):
+    batch = in_line(learned(a_lane(token_limit=100)), 10, **fields)
+
+    assert why.of_batch(batch, NOW).estimate.at == at
+
+
+@pytest.mark.parametrize("held", ["batch", "lane", "account", "silent"])
+def test_nobody_guesses_when_a_person_or_an_outage_ends(held):
+    lane = learned(a_lane(token_limit=100))
+    batch = in_line(lane, 10, paused_at=NOW if held == "batch" else None)
+    batch.lane.paused_at = NOW if held == "lane" else None
+    batch.lane.account.paused_at = NOW if held == "account" else None
+    batch.lane.account.silent_since = NOW if held == "silent" else None
+
+    assert why.of_batch(batch, NOW).estimate is None
+
+
+def test_a_batch_that_fills_says_that_maintenance_keeps_others_out():
+    Flag.objects.create(name=Flag.MAINTENANCE, is_on=True, reason="moving house")
+    said = (
+        "Maintenance mode is on (moving house): new requests are refused, what was taken goes on."
+    )
+
+    building, waiting = a_batch(state="building"), in_line(a_lane(), 10)
+
+    assert said in why.of_batch(building, NOW).reasons
+    assert said in why.of_request(a_request(), NOW).reasons
+    assert said not in why.of_batch(waiting, NOW).reasons
+
+
+def test_a_waiting_batch_costs_few_questions(django_assert_max_num_queries):
+    lane = learned(a_lane(token_limit=100))
+    batch = [in_line(lane, 10) for _ in range(5)][-1]
+    batch = Batch.objects.select_related("lane__account").get(pk=batch.pk)
+
+    with django_assert_max_num_queries(6):
+        why.of_batch(batch, NOW)
