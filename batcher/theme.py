@@ -122,6 +122,7 @@ UNFOLD: dict[str, Any] = {
         lambda request: static("batcher/htmx.js"),
         lambda request: static("batcher/times.js"),
         lambda request: static("batcher/reach.js"),
+        lambda request: static("batcher/copy.js"),
     ],
     "DASHBOARD_CALLBACK": "batching.admin.overview.overview",
     "COLORS": lambda request: {},  # colors.css has them: the theme would write a style into each page

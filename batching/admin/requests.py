@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING, Any, cast
 from django import forms
 from django.contrib import admin
 from django.db.models import Prefetch
+from django.template.response import TemplateResponse
 from django.urls import path
-from django.utils import timezone
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from batching import steering, steering_sets
-from batching.admin import exporting, replay_orders, request_reading, searching, shown
-from batching.admin.history import history_of
+from batching.admin import exporting, replay_orders, request_page, request_reading, searching, shown
 from batching.admin.keyset import KeysetChangeList
 from batching.admin.moves import Move, ReasonForm, sources_of
-from batching.admin.payloads import PAYLOAD_PERMISSION, payload_view, raw_view
+from batching.admin.payloads import (
+    PAYLOAD_PERMISSION,
+    compare_view,
+    part_view,
+    payload_view,
+    raw_view,
+)
 from batching.admin.request_filters import (
     BatchFilter,
     CauseFilter,
@@ -38,13 +43,13 @@ from batching.admin.request_reading import (
 )
 from batching.admin.rows import MachineRows
 from batching.admin.run_orders import WideMoves
+from batching.admin.walks import STOP_POLLING
 from batching.lifecycle import BAD_ENDS, RequestState
 from batching.models import Answer, Destination, Project, Request
 from batching.steering import Refused
-from batching.templatetags.badges import outcome_badge, state_badge
+from batching.templatetags.badges import state_badge
 from batching.wire import NOBODY, Delivery, read_delivery
-from delivery import outgoing, redelivery, redirecting, why
-from delivery.models import Attempt
+from delivery import outgoing, redelivery, redirecting
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -60,7 +65,6 @@ if TYPE_CHECKING:
     from batching.models.requests import RequestQuerySet
 
 OPERATE = "batching.operate_request"
-ATTEMPTS_SHOWN = 50
 
 
 class RedirectForm(ReasonForm):
@@ -224,6 +228,18 @@ class RequestAdmin(WideMoves[Request], MachineRows[Request]):
                 {"request_admin": self},
                 name="batching_request_raw",
             ),
+            path(
+                "<path:object_id>/part/<slug:part>/",
+                wrap(part_view),
+                {"request_admin": self},
+                name="batching_request_part",
+            ),
+            path(
+                "<path:object_id>/compare/",
+                wrap(compare_view),
+                {"request_admin": self},
+                name="batching_request_compare",
+            ),
             *super().get_urls(),
         ]
 
@@ -278,14 +294,16 @@ class RequestAdmin(WideMoves[Request], MachineRows[Request]):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Show a request with its sentence, its delivery attempts and its history."""
+        """Show a request with its sentence, its way and its attempts; to htmx, what moves of that alone."""
         row = self.row_at(request, object_id)
         if row is not None:
-            around = {
-                **_surroundings(row),
-                "may_view_payload": request.user.has_perm(PAYLOAD_PERMISSION),
-            }
+            may_read = request.user.has_perm(PAYLOAD_PERMISSION)
+            around = request_page.surroundings(row, may_read=may_read)
             extra_context = {**(extra_context or {}), **around}
+            if getattr(request, "htmx", False) and self.has_view_permission(request, row):
+                status = STOP_POLLING if around["is_final"] else None
+                part = "batcher/admin/_request_moving.html"
+                return TemplateResponse(request, part, extra_context, status=status)
         return super().change_view(request, object_id, form_url, extra_context)
 
     @admin.display(description="Custom id")
@@ -368,23 +386,3 @@ def _delivery_of(row: Request) -> SafeString | str:
     if row.due_at is None:
         return "not due yet"
     return format_html("try {}, {}", row.tries + 1, shown.age(row.due_at))
-
-
-def _surroundings(row: Request) -> dict[str, Any]:
-    """Return what a request's page shows around its fields."""
-    attempts = list(
-        Attempt.objects.filter(request=row)
-        .select_related("destination")
-        .order_by("-pk")[:ATTEMPTS_SHOWN]
-    )
-    answers = row.answers.defer("line").order_by("attempt")
-    return {
-        "why": why.of_request(row, timezone.now()),
-        "row": row,
-        "attempts": [
-            (attempt, outcome_badge(attempt.outcome, is_last=attempt.next_at is None))
-            for attempt in reversed(attempts)
-        ],
-        "answers": list(answers),
-        "history": history_of(row),
-    }
