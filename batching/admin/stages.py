@@ -42,7 +42,7 @@ class Stage:
     @property
     def words(self) -> str:
         """What says ``how`` to those who see neither."""
-        return {NOW: "under way", AHEAD: "to come", BAD: "not well", LEFT_OUT: "left out"}.get(
+        return {NOW: "next", AHEAD: "to come", BAD: "not well", LEFT_OUT: "left out"}.get(
             self.how, "done"
         )
 
