@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.urls import reverse
 
-from batching.admin import accounts, batches, destinations, lanes, requests, runs
-from batching.models import ApiKey, Batch, Flag, Run
+from batching.admin import (
+    accounts,
+    batches,
+    destinations,
+    export_rows,
+    lanes,
+    requests,
+    runs,
+    submissions,
+)
+from batching.models import ApiKey, Batch, Export, Flag, Run, Submission
 from delivery import replay_admin
 from delivery.models import Attempt, Replay
 from tests.admin.conftest import ROLES
@@ -95,6 +106,8 @@ MOVES = [
     *(("batching_destination", move) for move in destinations.MOVES),
     *(("delivery_replay", move) for move in replay_admin.MOVES),
     *(("batching_run", move) for move in runs.MOVES),
+    *(("batching_export", move) for move in export_rows.MOVES),
+    *(("batching_submission", move) for move in submissions.MOVES),
     *(("batching_lane", move) for move in lanes.MOVES),
     *(("batching_account", move) for move in accounts.MOVES if not move.calls_outside),
 ]
@@ -102,6 +115,8 @@ ROWS = {
     "batching_batch": a_batch,
     "batching_request": a_request,
     "batching_destination": a_destination,
+    "batching_export": Export.objects.create,
+    "batching_submission": lambda: Submission.objects.create(project=a_project()),
     "batching_run": lambda: Run.objects.create(rows_of="batching.batch", move="pause"),
     "delivery_replay": lambda: Replay.objects.create(per_second=1),
     "batching_lane": a_lane,
@@ -117,7 +132,11 @@ OPERATES = {"operator", "admin", "root"}
 def test_each_move_is_for_those_who_may_make_it(as_, role, page, move):
     row = ROWS[page]()
     client = as_(role)
-    allowed = OPERATES if ".operate_" in move.permission else KEEP
+    allowed = (
+        OPERATES
+        if {".operate_", ".order_"} & set(re.findall(r"\.[a-z]+_", move.permission))
+        else KEEP
+    )
     done = 200 if move.asks_reason else 302
     url = reverse(f"admin:{page}_{move.name}_one", args=[row.pk])
 
@@ -131,7 +150,11 @@ def test_each_move_is_for_those_who_may_make_it(as_, role, page, move):
 )
 def test_each_move_on_many_rows_is_for_those_who_may_make_it(as_, role, page, move):
     row = ROWS[page]()
-    allowed = OPERATES if ".operate_" in move.permission else KEEP
+    allowed = (
+        OPERATES
+        if {".operate_", ".order_"} & set(re.findall(r"\.[a-z]+_", move.permission))
+        else KEEP
+    )
     chosen = {"action": move.name, "_selected_action": row.pk, "index": 0}
 
     shown = as_(role).post(reverse(f"admin:{page}_changelist"), chosen, follow=True)
