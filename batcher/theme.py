@@ -75,6 +75,12 @@ NAVIGATION = [
     ),
     _group(
         "Operation",
+        {
+            "title": "Costs",
+            "icon": "payments",
+            "link": reverse_lazy("costs"),
+            "permission": _may("batching.view_batch"),
+        },
         _page("History", "django_fsm_log.statelog", "history"),
         _page("Clock", "django_celery_beat.periodictask", "schedule"),
         _page("Switches", "batching.flag", "toggle_on"),
@@ -117,12 +123,14 @@ UNFOLD: dict[str, Any] = {
         lambda request: static("batcher/lane.css"),
         lambda request: static("batcher/request.css"),
         lambda request: static("batcher/reach.css"),
+        lambda request: static("batcher/charts.css"),
     ],
     "SCRIPTS": [
         lambda request: static("batcher/htmx.js"),
         lambda request: static("batcher/times.js"),
         lambda request: static("batcher/reach.js"),
         lambda request: static("batcher/copy.js"),
+        lambda request: static("batcher/charts.js"),
     ],
     "DASHBOARD_CALLBACK": "batching.admin.overview.overview",
     "COLORS": lambda request: {},  # colors.css has them: the theme would write a style into each page

@@ -1,7 +1,8 @@
 """The admin's first page: what needs a person, how much there is of everything, and how to begin.
 
-The theme calls ``overview``; ``concerns`` decides what needs attention. Every figure opens the list that it counts,
-and is counted along an index, up to a cap. An open page asks for its figures again every few seconds.
+The theme calls ``overview``; ``concerns`` decides what needs attention, ``tiles`` and ``charts`` what is shown.
+Every figure opens the list that it counts. An open page asks for its figures again every few seconds; the charts
+ask for theirs by themselves.
 """
 
 from __future__ import annotations
@@ -9,33 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Count, Max
+from django.db import connection
+from django.db.models import Count
 from django.urls import reverse
 from django.utils import timezone
 
-from batching.admin import shown
-from batching.admin.concerns import CLOCK_IS_LATE_AFTER, capped, concerns
-from batching.admin.rows import MOST_COUNTED, count_up_to
+from batching.admin import charts, shown
+from batching.admin.concerns import capped, concerns
+from batching.admin.rows import MOST_COUNTED
+from batching.admin.tiles import tiles
 from batching.lifecycle import BatchState, RequestState
-from batching.models import Batch, Pulse, Request
-from batching.templatetags.badges import BAD, WARNING
-from delivery import standing
+from batching.models import Batch, Request
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from django.http import HttpRequest
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """One figure that opens its list."""
-
-    title: str
-    figure: str
-    url: str
-    note: str = ""
-    tone: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +38,21 @@ class StateCount:
 def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Add the figures to the first page's context, for those who may see batches and requests."""
     user = request.user
-    if not (user.has_perm("batching.view_batch") and user.has_perm("batching.view_request")):
+    if not user.has_perms(charts.PERMISSIONS):
         return {**context, "title": "Overview", "may_look": False}
     now = timezone.now()
     requests = _requests_by_state()
     batches = _batches_by_state()
+    with_charts = bool(requests) and not getattr(request, "htmx", False)
     return {
         **context,
+        **(charts.context_of(request, now) if with_charts else {}),
         "title": "Overview",
         "may_look": True,
         "as_of": now,
         "is_empty": not requests,
         "concerns": concerns(now, is_new=not requests),
-        "tiles": _tiles(requests, now),
+        "tiles": tiles(requests, now),
         "requests_by_state": _linked("batching.request", RequestState, requests),
         "batches_by_state": _linked("batching.batch", BatchState, batches),
         "site": request.build_absolute_uri("/").rstrip("/"),
@@ -72,12 +62,12 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
 
 
 def _requests_by_state() -> dict[str, int]:
-    """Count requests, state by state, each up to one past the cap."""
-    counts = {
-        str(state): count_up_to(Request.objects.filter(state=state), MOST_COUNTED + 1)
-        for state in RequestState
-    }
-    return {state: count for state, count in counts.items() if count}
+    """Count requests, state by state, each up to one past the cap. One query."""
+    one = f"(SELECT COUNT(*) FROM (SELECT 1 FROM {Request._meta.db_table} WHERE state = %s LIMIT {MOST_COUNTED + 1}) s)"  # noqa: S608  # our names
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {', '.join([one] * len(RequestState))}", RequestState.values)
+        counts = zip(RequestState.values, cursor.fetchone(), strict=True)
+    return {state: count for state, count in counts if count}
 
 
 def _batches_by_state() -> dict[str, int]:
@@ -95,47 +85,4 @@ def _linked(label: str, states: Any, counts: dict[str, int]) -> list[StateCount]
         )
         for state in states
         if counts.get(state)
-    ]
-
-
-def _tiles(requests: dict[str, int], now: datetime) -> list[Tile]:
-    """Return the figures that an operator asks for first."""
-    open_states = (RequestState.PENDING, RequestState.PROCESSING)
-    dead = count_up_to(standing.dead_letters(), MOST_COUNTED + 1)
-    due = count_up_to(Request.objects.filter(due_at__lte=now), MOST_COUNTED + 1)
-    pulse = Pulse.objects.aggregate(last=Max("began_at"))["last"]
-    is_late = pulse is None or now - pulse > CLOCK_IS_LATE_AFTER
-    pages = "batching.request"
-    waiting, running = (requests.get(state, 0) for state in open_states)
-    return [
-        Tile(
-            title="Waiting to be sent",
-            figure=capped(waiting),
-            url=shown.list_of(pages, state__exact="pending"),
-        ),
-        Tile(
-            title="At the provider",
-            figure=capped(running),
-            url=shown.list_of(pages, state__exact="processing"),
-        ),
-        Tile(
-            title="Due for delivery",
-            figure=capped(due),
-            url=shown.list_of(pages, due="now"),
-            note="to be sent now",
-        ),
-        Tile(
-            title="Dead letters",
-            figure=capped(dead),
-            url=shown.list_of(pages, due="never"),
-            note="delivery was given up",
-            tone=BAD if dead else "",
-        ),
-        Tile(
-            title="Clock",
-            figure=f"{shown.duration(now - pulse)} ago" if pulse else "never",
-            url=reverse("admin:django_celery_beat_periodictask_changelist"),
-            note="last tick",
-            tone=WARNING if is_late else "",
-        ),
     ]

@@ -38,6 +38,8 @@ _SERVED_ALONE: Final = frozenset(
     {"state__exact", "project__id__exact", "submission", "due", "given_up_at", "given_up_because"}
 )
 """Filters that an index of their own serves in the list's order, or that mean few rows."""
+_FEW: Final = frozenset({"delivered", "ended"})
+"""Filters that mean the newest ten thousand rows at most, whatever stands beside them (`request_times`)."""
 _SLOWEST_STORING: Final = timedelta(hours=1)
 """A row may have an id that was given out this long after its ``created_at``."""
 _OUTCOMES: Final[dict[str, tuple[str, ...]]] = {
@@ -52,6 +54,8 @@ _OUTCOMES: Final[dict[str, tuple[str, ...]]] = {
 def is_served(given: Mapping[str, str], query: str, rows: QuerySet[Request]) -> bool:
     """Return whether an index finds these rows newest first, or finds so few that sorting them is nothing."""
     if "batch" in given and searching.is_whole(given["batch"], "bat"):
+        return True
+    if _FEW & set(given):
         return True
     if query and not query.strip().endswith("*"):
         return True

@@ -41,6 +41,7 @@ from batching.admin.request_reading import (
     OutcomeFilter,
     ToFilter,
 )
+from batching.admin.request_times import DeliveredFilter, EndedFilter, ErrorFilter
 from batching.admin.rows import MachineRows
 from batching.admin.run_orders import WideMoves
 from batching.admin.walks import STOP_POLLING
@@ -175,6 +176,9 @@ class RequestAdmin(WideMoves[Request], MachineRows[Request]):
         DueFilter,
         GivenUpFilter,
         CauseFilter,
+        DeliveredFilter,
+        EndedFilter,
+        ErrorFilter,
     )
     search_fields = ("custom_id",)
     search_help_text = "custom_id, its beginning (abc*), or a key (req_…)"

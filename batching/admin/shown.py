@@ -6,13 +6,14 @@ Called by every module of this package. Never reads the database.
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.http import urlencode
 
-from batching.costs import dollars
+from batching.costs import NANO, dollars
 from batching.templatetags.times import NOTHING, age, clock, duration, moment
 
 if TYPE_CHECKING:
@@ -50,6 +51,14 @@ def money(nano: int | None) -> str:
     """Return an amount of nano-dollars in US$, or a dash."""
     amount = dollars(nano)
     return NOTHING if amount is None else f"$ {amount}"
+
+
+def about_money(nano: int) -> str:
+    """Return an amount of nano-dollars as a sum of many is read: to the cent, small ones to two digits."""
+    amount = Decimal(nano) / NANO
+    if not amount or abs(amount) >= 1:
+        return f"$ {amount:,.2f}"
+    return f"$ {amount:.{min(9, 1 - amount.adjusted())}f}"
 
 
 def cut(text: str, most: int = CUT_AT) -> str:

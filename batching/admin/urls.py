@@ -5,8 +5,14 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import path
 
+from batching.admin import charts, costs_page
 from batching.admin.sandbox_page import sandbox_page
 
+_page = admin.site.admin_view
+
 urlpatterns = [
-    path("sandbox/", admin.site.admin_view(sandbox_page), name="sandbox"),
+    path("charts/", _page(charts.charts_view), name="charts"),
+    path("charts/<slug:name>/", _page(charts.table_view), name="chart"),
+    path("costs/", _page(costs_page.costs_view), name="costs"),
+    path("sandbox/", _page(sandbox_page), name="sandbox"),
 ]

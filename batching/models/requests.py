@@ -252,6 +252,12 @@ class Request(RequestLifecycle):
                 condition=models.Q(dead_at__isnull=False),
                 name="request_dead",
             ),
+            # Bad ends of a stretch of time: what a chart's bar opens.
+            models.Index(
+                fields=["state", "state_changed_at"],
+                condition=models.Q(state__in=["failed", "expired", "cancelled"]),
+                name="request_bad_end",
+            ),
             # Lists of a project, newest first, whole and by state.
             models.Index(fields=["project", "-id"], name="request_project"),
             models.Index(fields=["state", "-id"], name="request_state"),
