@@ -124,6 +124,8 @@ UNFOLD: dict[str, Any] = {
         lambda request: static("batcher/request.css"),
         lambda request: static("batcher/reach.css"),
         lambda request: static("batcher/charts.css"),
+        lambda request: static("batcher/settings.css"),
+        lambda request: static("batcher/why.css"),
     ],
     "SCRIPTS": [
         lambda request: static("batcher/htmx.js"),

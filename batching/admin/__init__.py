@@ -25,6 +25,7 @@ from batching.admin import (
     projects,
     requests,
     runs,
+    setting_pages,
     submissions,
 )
 
@@ -46,5 +47,6 @@ __all__ = [
     "projects",
     "requests",
     "runs",
+    "setting_pages",
     "submissions",
 ]

@@ -1,4 +1,4 @@
-"""Limits that an operator sets for models, and the way to the pages of all settings."""
+"""Limits that an operator sets for models; `setting_pages` shows them among all others."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 from django import forms
 from django.contrib import admin
-from django.urls import path
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from batching.admin import setting_pages, shown
+from batching.admin import shown
 from batching.admin.rows import ModelForm, OurAdmin
 from batching.models import TokenLimit
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
-    from django.urls import URLPattern
 
 SEE, KEEP = "batching.view_account", "batching.change_account"
 _DIGITS = re.compile(r"[0-9][0-9, _']*")
@@ -55,16 +53,6 @@ class TokenLimitAdmin(OurAdmin[TokenLimit]):
     list_select_related = ("account",)
     ordering = ("prefix", "account")
     fields = ("prefix", "tokens", "account")
-
-    def get_urls(self) -> list[URLPattern]:
-        """Add the page of all settings, and one for each that is changed there."""
-        every = self.admin_site.admin_view(setting_pages.settings_page)
-        one = self.admin_site.admin_view(setting_pages.setting_page)
-        return [
-            path("settings/", every, name="batching_settings"),
-            path("settings/<str:name>/", one, name="batching_setting"),
-            *super().get_urls(),
-        ]
 
     def has_view_permission(self, request: HttpRequest, obj: TokenLimit | None = None) -> bool:
         """Those who see accounts."""

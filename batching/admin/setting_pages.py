@@ -2,7 +2,7 @@
 
 A setting that ``batcher/settings.py`` declares as live takes an override: a row, checked like the variable would
 be, with a reason, in the audit log, and read by all processes within seconds (``batching.overrides``). The others
-are shown with what the environment says; of secrets, only that they are set. ``limits`` gives the URLs.
+are shown with what the environment says; of secrets, only that they are set.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils import timezone
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from batching import audit, overrides
 from batching.admin import shown
 from batching.admin.moves import ReasonForm
+from batching.admin.rows import OurAdmin
 from batching.lifecycle import Actor
 from batching.limits import configured_tokens, read_model_limits
 from batching.models import Account, AuditEntry, Flag, Lane, Override, Project, TokenLimit
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from django.http import HttpRequest, HttpResponse
+    from django.urls import URLPattern
 
 SEE, CHANGE = "batching.view_account", "batching.change_override"
 ROWS_SHOWN: Final = 200
@@ -78,6 +80,11 @@ class Section:
     more: str = ""
     """Words of the link to where they are kept."""
     more_url: str = ""
+
+    @property
+    def says_what(self) -> bool:
+        """True when a row tells what it is."""
+        return any(row.about for row in self.rows)
 
 
 def settings_page(request: HttpRequest) -> TemplateResponse:
@@ -137,12 +144,15 @@ def _live(*, may_change: bool) -> Iterator[Setting]:
 
 def _shown_now(variable: Any, row: Override | None, url: str = "") -> Setting:
     """Return one setting; by its row, not by what this process may have read seconds ago."""
-    told: dict[str, Any] = {"name": variable.name, "about": variable.description, "url": url}
+    about = variable.description.replace("`", "")
+    told: dict[str, Any] = {"name": variable.name, "about": about, "url": url}
     if row is not None and _is_taken(row):
-        value = _worded(overrides.read(row.name, row.value), variable.default)
+        value = _grouped(_worded(overrides.read(row.name, row.value), variable.default))
         return Setting(value=value, source="set here", by=row.changed_by, at=row.changed_at, **told)
-    value = _worded(getattr(settings, variable.name), variable.default)
-    return Setting(value=value, source=_source(variable.name), **told)
+    source = _source(variable.name)
+    is_default = source == "default"
+    value = variable.default if is_default else _worded(getattr(settings, variable.name), "")
+    return Setting(value=_grouped(value), source=source, **told)
 
 
 def _is_taken(row: Override) -> bool:
@@ -231,7 +241,7 @@ def _of_environment() -> Iterator[Setting]:
         is_set = settings.ENVIRONMENT.gives(variable.name)
         yield Setting(
             name=variable.name, value=told if is_plain else ("set" if is_set else "not set"),
-            source=_source(variable.name), about=variable.description,
+            source=_source(variable.name), about=variable.description.replace("`", ""),
         )  # fmt: skip
 
 
@@ -241,6 +251,13 @@ def _worded(value: Any, default: str) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value) or "none"
     return str(value) if value not in (None, "") else default or "none"
+
+
+def _grouped(text: str) -> str:
+    """Return figures as people read them: 262,144; and lists with room to break."""
+    if text.isdigit():
+        return shown.number(int(text))
+    return text.replace(",", ", ").replace(",  ", ", ")
 
 
 def _source(name: str) -> str:
@@ -288,8 +305,9 @@ def setting_page(request: HttpRequest, name: str) -> HttpResponse:
         **admin.site.each_context(request),
         "title": name,
         "setting": _shown_now(variable, row),
-        "default": variable.default,
-        "environment": _source(name) == "environment" and _worded(getattr(settings, name), ""),
+        "default": _grouped(variable.default),
+        "environment": _source(name) == "environment"
+        and _grouped(_worded(getattr(settings, name), "")),
         "form": form,
         "row": row,
         "changes": _changes(name),
@@ -338,3 +356,26 @@ def _changes(name: str) -> list[AuditEntry]:
     """Return who changed the setting last, newest first."""
     entries = AuditEntry.objects.filter(object_type=Override._meta.model_name, object_key=name)
     return list(entries.order_by("-pk")[:CHANGES_SHOWN])
+
+
+@admin.register(Override)
+class OverrideAdmin(OurAdmin[Override]):
+    """Gives the pages their place; rows are written by `setting_page` alone."""
+
+    def get_urls(self) -> list[URLPattern]:
+        """Lead to the page of all settings, and to one for each that is changed here."""
+        every = self.admin_site.admin_view(settings_page)
+        one = self.admin_site.admin_view(setting_page)
+        return [
+            path("", every, name="batching_settings"),
+            path("", every, name="batching_override_changelist"),
+            path("<str:name>/", one, name="batching_setting"),
+        ]
+
+    def has_view_permission(self, request: HttpRequest, obj: Override | None = None) -> bool:
+        """Those who see accounts."""
+        return request.user.has_perm(SEE)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Those who see accounts."""
+        return request.user.has_perm(SEE)
