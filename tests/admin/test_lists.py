@@ -65,7 +65,7 @@ def test_no_list_counts_a_whole_table(as_, page):
     counting = [
         sql
         for sql in queries_of(client, reverse(f"admin:{page}_changelist"))
-        if "COUNT(*)" in sql and "LIMIT 10001" not in sql
+        if sql.count("COUNT(*)") > sql.count("LIMIT 10001") + sql.count("LIMIT 2001")
     ]
 
     assert counting == []

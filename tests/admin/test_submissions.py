@@ -51,7 +51,8 @@ def test_what_the_list_counts_is_answered_by_an_index(as_):
         client.get(reverse(LIST))
 
     counting = [query["sql"] for query in captured if "still_open" in query["sql"]]
-    assert all("LIMIT 2001" in sql for sql in counting)
+    assert len(counting) == 1  # for the rows of the page, and not for those that are only counted
+    assert "LIMIT 2001" in counting[0]
     with connection.cursor() as cursor:
         word = "EXPLAIN" if connection.vendor == "postgresql" else "EXPLAIN QUERY PLAN"
         if connection.vendor == "postgresql":
