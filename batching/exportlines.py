@@ -27,6 +27,13 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 """How a cell begins that spreadsheets execute (OWASP, CSV Injection)."""
 
 
+_BIG: Final = (
+    "batch__provider_object", "batch__last_error", "submission__line_errors", "submission__metadata",
+    "submission__delivery_config",
+)  # fmt: skip
+"""Columns of what requests belong to that no line needs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Told:
     """What is known of one request when its line is written."""
@@ -117,8 +124,8 @@ def lines(ids: Sequence[int], names: Sequence[str], form: str) -> Iterator[tuple
 
 def _told(ids: Sequence[int], *, with_payload: bool) -> Iterator[Told]:
     links = ("project", "lane__account", "batch", "submission", "destination")
-    rows = Request.objects.filter(pk__in=ids).select_related(*links).order_by("pk")
-    requests = list(rows)
+    rows = Request.objects.filter(pk__in=ids).select_related(*links).defer(*_BIG)
+    requests = list(rows.order_by("pk"))
     answers = _last(Answer.objects.filter(request__in=ids).annotate(size=Length("line")))
     if not with_payload:
         yield from (Told(request=row, answer=answers.get(row.pk)) for row in requests)
