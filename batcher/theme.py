@@ -57,6 +57,12 @@ NAVIGATION = [
     _group(
         "Delivery",
         _page("Destinations", "batching.destination", "pin_drop"),
+        {
+            "title": "Dead letters",
+            "icon": "unsubscribe",
+            "link": reverse_lazy("dead_letters"),
+            "permission": _may("batching.view_request"),
+        },
         _page("Attempts", "delivery.attempt", "local_shipping"),
         _page("Replays", "delivery.replay", "replay"),
         _page("Runs", "batching.run", "playlist_play"),
@@ -92,7 +98,7 @@ NAVIGATION = [
             "permission": _may("batching.view_account"),
         },
         _page("Intake", "delivery.intakestatus", "move_to_inbox"),
-        _page("Refused messages", "delivery.rejection", "unsubscribe"),
+        _page("Refused messages", "delivery.rejection", "block"),
         {
             "title": "Sandbox",
             "icon": "science",

@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 
 from batching.lifecycle import CLOCK, Actor, move_many
 from batching.models import Request
+from batching.models.requests import NOT_GIVEN_UP
 
 _COLLECTION = Actor(name="collection")
 
@@ -78,7 +79,7 @@ def end(
         "error_message": message[:500],
         "tries": 0,
         "delivered_at": None,
-        "dead_at": None,
+        **NOT_GIVEN_UP,
     }
     return move_many(rows, how, reason=f"{code}: {message[:300]}", by=by, now=now, changes=changes)
 
@@ -106,7 +107,7 @@ def requeue(
         "error_message": "",
         "tries": 0,
         "delivered_at": None,
-        "dead_at": None,
+        **NOT_GIVEN_UP,
     }
     if not keep_batch:
         changes |= {"batch": None, "seal_by": now}

@@ -21,7 +21,7 @@ from django_fsm import FSMField, TransitionNotAllowed, transition
 from django_fsm_log.decorators import fsm_log_by, fsm_log_description
 from django_fsm_log.models import StateLog
 
-from batching.setmoves import LogRows, move_and_log
+from batching.setmoves import LogRows, move_and_log, note
 
 
 class BatchState(models.TextChoices):
@@ -398,6 +398,22 @@ def move_many(
         return move_and_log(guarded, values, log)
 
 
+def note_many(
+    rows: models.QuerySet[Any], name: str, *, reason: str, by: Actor, now: datetime
+) -> int:
+    """Log for each row that ``name`` was done to it, though its state stays; return how many. Inside atomic."""
+    log = LogRows(
+        rows.model,
+        transition=name,
+        target="",
+        text=log_text(reason, by),
+        user_id=by.user_id,
+        at=now,
+        using=rows.db,
+    )
+    return note(rows.values_list("id", "state"), log)
+
+
 def log_first_state(
     table_sql: str,
     params: Iterable[Any],
@@ -464,5 +480,6 @@ __all__ = [
     "log_text",
     "move",
     "move_many",
+    "note_many",
     "outcome_of",
 ]

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import EmptyResultSet
 from django.db import connections, models
 from django.db.models.expressions import RawSQL
 from django.db.models.sql.subqueries import UpdateQuery
@@ -40,10 +41,19 @@ class LogRows:
             text,
         ]
 
-    def insert_select(self, source: str, *, born: bool = False) -> tuple[str, list[Any]]:
+    def insert_select(
+        self, source: str, *, born: bool = False, stays: bool = False
+    ) -> tuple[str, list[Any]]:
         """Return SQL that logs each row of ``source`` (columns id, state), and its leading params."""
         from_state = "NULL" if born else "moved.state"
         at, user_id, target, name, content_type, text = self.values
+        if stays:
+            sql = (
+                f"INSERT INTO {StateLog._meta.db_table} (timestamp, by_id, source_state, state,"  # noqa: S608  # our names
+                " transition, content_type_id, object_id, description)"
+                f" SELECT %s, %s, moved.state, moved.state, %s, %s, moved.id, %s FROM {source} AS moved"
+            )
+            return sql, [at, user_id, name, content_type, text]
         sql = (
             f"INSERT INTO {StateLog._meta.db_table} (timestamp, by_id, source_state, state,"  # noqa: S608  # our names
             " transition, content_type_id, object_id, description)"
@@ -60,6 +70,18 @@ def move_and_log(rows: Any, values: Mapping[str, Any], log: LogRows) -> int:
     if connections[rows.db].vendor == "postgresql":
         return _in_one_statement(rows, values, log)
     return _under_write_lock(rows, values, log)
+
+
+def note(rows: Any, log: LogRows) -> int:
+    """Log each row of a query of ``(id, state)`` as one that stays in its state; return how many. Inside atomic."""
+    try:
+        select, params = rows.query.sql_with_params()
+    except EmptyResultSet:  # no ids: Django knows the answer without asking
+        return 0
+    insert, log_params = log.insert_select(f"({select})", stays=True)
+    with connections[rows.db].cursor() as cursor:
+        cursor.execute(insert, [*log_params, *params])
+        return int(cursor.rowcount)
 
 
 def _in_one_statement(rows: Any, values: Mapping[str, Any], log: LogRows) -> int:

@@ -21,6 +21,7 @@ from django.db.models.expressions import RawSQL
 
 from batching.lifecycle import BAD_ENDS, Actor, RequestState, move_many
 from batching.models import Destination, Request
+from batching.models.requests import NOT_GIVEN_UP
 from batching.staging import INTEGER, REAL, TEXT, TIME, TRUTH, listed, sql_value, stage
 from delivery import health
 from delivery.health import Noted
@@ -233,13 +234,22 @@ def _still_ours(next_: Next) -> QuerySet[Request]:
     return Request.objects.filter(pk__in=ids)
 
 
+_CAUSE = (
+    "SELECT outcome || CASE WHEN status IS NULL THEN '' ELSE ':' || status END"  # noqa: S608  # our names
+    f" FROM delivery_outcome WHERE request_id = {Request._meta.db_table}.id"
+)
+"""How the last try of a request ended, as ``dead_cause`` says it."""
+
+
 def _move(counts: Mapping[Next, int], now: datetime) -> None:
     """Move what was staged by its verdicts; of a kind that there is none of, nothing is asked."""
+    ended: dict[str, Any]
     if delivered := counts[Next.DELIVERED]:
-        ended = {"due_at": None, "delivered_at": now, "dead_at": None, "tries": F("tries") + 1}
+        ended = {"due_at": None, "delivered_at": now, **NOT_GIVEN_UP, "tries": F("tries") + 1}
         _move_ended(Next.DELIVERED, "delivered", "delivered", ended, delivered, now)
     if dead := counts[Next.DEAD]:
-        ended = {"due_at": None, "dead_at": now, "tries": F("tries") + 1}
+        cause = RawSQL(f"({_CAUSE})", [])  # noqa: S611  # our names
+        ended = {"due_at": None, "dead_at": now, "dead_cause": cause, "tries": F("tries") + 1}
         _move_ended(Next.DEAD, "delivery_failed", "delivery given up", ended, dead, now)
     if counts[Next.RETRY]:
         _move_retried(now)

@@ -19,13 +19,14 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 
 from batching.lifecycle import BAD_ENDS, Actor, BatchState, RequestState, arrow, move, move_many
 from batching.models import Answer, Batch, Destination, Request
+from batching.models.requests import NOT_GIVEN_UP
 from batching.steering import Refused
 
 _SENT = (RequestState.DELIVERED, RequestState.DELIVERY_FAILED)
 ENDED = (*_SENT, RequestState.PROCESSED, *BAD_ENDS)
 """States of requests whose result may be sent again."""
 _CLOSED = arrow(Batch, "redeliver").sources
-_AGAIN = {"tries": 0, "replays": F("replays") + 1, "delivered_at": None, "dead_at": None}
+_AGAIN = {"tries": 0, "replays": F("replays") + 1, "delivered_at": None, **NOT_GIVEN_UP}
 
 
 def redeliver_request(request: Request, *, by: Actor, reason: str, now: datetime) -> Request:
@@ -71,7 +72,7 @@ def redeliver_batch(
         )
     rows = Request.objects.filter(batch=batch, destination__in=_present())
     if only_failed:
-        rows = rows.filter(dead_at__isnull=False)
+        rows = rows.given_up()
     why = reason or "redelivery asked for"
     with transaction.atomic():
         count = _make_due(rows, by=by, reason=why, now=now)

@@ -39,6 +39,8 @@ _WINDOWS_AT_ONCE: Final = 5
 _CHUNK_S: Final = 4.0
 """A chunk is what may go in this time, twice the clock's step; more is never caught up on."""
 _MOST_AT_ONCE: Final = 1_000
+NO_CAUSE: Final = "unknown"
+"""How a filter says that nothing tells why."""
 
 Text = Annotated[str, Meta(max_length=512)]
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -68,6 +70,8 @@ class Which(
     custom_id: Text | None = None
     q: Text | None = None
     """How the custom_id begins."""
+    cause: Text | None = None
+    """How the last try ended, of those that were given up: `timeout`, `http_status:503`; `unknown` when that is not known."""
     from_: Moment | None = None
     """Settled or given up then or later."""
     to: Moment | None = None
@@ -103,8 +107,8 @@ def matching(which: Which, *, project: Project | None, only_failed: bool) -> Que
     rows = rows.filter(**_named(which, project))
     if project is not None:
         rows = rows.filter(project=project)
-    if only_failed:
-        rows = rows.filter(dead_at__isnull=False)
+    if only_failed or which.cause:
+        rows = rows.given_up()
     if which.q:
         rows = rows.custom_id_begins(which.q)
     span = {"gte": which.from_, "lt": which.to}
@@ -120,6 +124,8 @@ def _named(which: Which, project: Project | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if which.state:
         found["state"] = which.state
+    if which.cause:
+        found["dead_cause"] = None if which.cause == NO_CAUSE else which.cause
     if which.custom_id:
         found["custom_id"] = which.custom_id
     if which.model:

@@ -67,6 +67,8 @@ def of_request(request: Request, now: datetime) -> Why:
         return Why(reasons=(ended, f"The result was delivered at {_clock(request.delivered_at)}."))
     if request.dead_at:
         given_up = f"Delivery was given up after {request.tries} tries; redeliver it when the receiver is well."
+        if request.discarded_at:
+            given_up = f"Delivery was given up, and a person discarded it at {_clock(request.discarded_at)}."
         return Why(reasons=(ended, given_up))
     return _delivering(request, destination, ended, now)
 

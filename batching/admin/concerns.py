@@ -270,7 +270,7 @@ def _dead_letters() -> Iterator[Concern]:
     count = count_up_to(standing.dead_letters(), MOST_COUNTED + 1)
     if not count:
         return
-    causes = standing.causes(standing.dead_letters(), min(count, MOST_COUNTED))
+    causes = standing.causes()
     told = [
         (str(cause), cause.count, {"given_up_because": given_up_because(cause)})
         for cause in causes[:CAUSES_SHOWN]
@@ -281,7 +281,7 @@ def _dead_letters() -> Iterator[Concern]:
         yield Concern(
             happened=f"{capped(number)} {'result was' if number == 1 else 'results were'} given up: {words}.",
             next_step="They are kept and not tried again by themselves.",
-            remedy="Mend the receiver, then redeliver them from the list, or all of a destination from its page.",
+            remedy="Mend the receiver, then retry them from “Dead letters”.",
             url=shown.list_of("batching.request", **filters),
         )
 

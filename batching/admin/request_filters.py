@@ -16,10 +16,11 @@ from unfold.contrib.filters.admin import DropdownFilter, TextFilter
 from batching.admin import searching
 from batching.admin.keyset import PLACE
 from batching.models import Batch, Destination, Project, Request, Submission
+from batching.models.requests import GIVEN_UP
 from batching.steering import Refused
 from delivery import standing
 from delivery.redelivery import ENDED
-from delivery.replays import Which
+from delivery.replays import NO_CAUSE, Which
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,8 +32,6 @@ _KEY_LENGTH: Final = 36
 _STATUS_DIGITS: Final = 3
 _MOST_NAMED: Final = 100
 """Batches or submissions that the beginning of a key may mean."""
-NO_CAUSE: Final = "unknown"
-"""How a list's address says that no attempt tells why."""
 _PLACE_OF_LIST: Final = frozenset({"p", "all", "o", "_changelist_filters", *PLACE})
 """Parameters of a list's address that say where one looks, not what is listed."""
 
@@ -92,7 +91,7 @@ class GivenUpFilter(TextFilter):  # type: ignore[misc]  # the theme carries no t
             Destination.objects.filter(named) if named else Destination.objects.filter(name=term)
         )
         ids = list(places.values_list("pk", flat=True))
-        return queryset.filter(destination_id__in=ids, dead_at__isnull=False)
+        return queryset.filter(GIVEN_UP, destination_id__in=ids)
 
 
 class DueFilter(DropdownFilter):  # type: ignore[misc]  # the theme carries no types
@@ -103,7 +102,12 @@ class DueFilter(DropdownFilter):  # type: ignore[misc]  # the theme carries no t
 
     def lookups(self, request: HttpRequest, model_admin: object) -> list[tuple[str, str]]:
         """Offer what the indexes on due and dead ones serve."""
-        return [("now", "due now"), ("later", "due later"), ("never", "given up")]
+        return [
+            ("now", "due now"),
+            ("later", "due later"),
+            ("never", "given up"),
+            ("discarded", "given up, and discarded"),
+        ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
         """Keep the requests that are due at that time."""
@@ -112,7 +116,9 @@ class DueFilter(DropdownFilter):  # type: ignore[misc]  # the theme carries no t
         if self.value() == "later":
             return queryset.filter(due_at__gt=timezone.now())
         if self.value() == "never":
-            return queryset.filter(dead_at__isnull=False)
+            return queryset.filter(GIVEN_UP)
+        if self.value() == "discarded":
+            return queryset.filter(discarded_at__isnull=False)
         return queryset
 
 
@@ -131,8 +137,8 @@ class CauseFilter(TextFilter):  # type: ignore[misc]  # the theme carries no typ
         if status and not (status.isdecimal() and len(status) <= _STATUS_DIGITS):
             return queryset.none()
         outcome = "" if outcome == NO_CAUSE else outcome
-        found = standing.given_up_so(outcome, int(status) if status else None)
-        return queryset.filter(pk__in=found.values("pk"))
+        stored = standing.stored_cause(outcome, int(status) if status else None)
+        return queryset.filter(GIVEN_UP, dead_cause=stored)
 
 
 def given_up_because(cause: standing.Cause) -> str:
@@ -158,13 +164,14 @@ def which_listed(asked: Mapping[str, str]) -> Listed:
     given = {name: term for name, term in given.items() if term}
     project = _project(given.pop("project__id__exact", ""))
     is_dead = _is_given_up(given.pop("due", ""))
-    place = given.pop("given_up_at", "")
+    place, cause = given.pop("given_up_at", ""), given.pop("given_up_because", "")
     members: dict[str, str] = {
         **_searched(given.pop("q", ""), project),
         **_state(given.pop("state__exact", "")),
         **_batch(given.pop("batch", "")),
         **_whole_key("submission", "sub", given.pop("submission", "")),
         **({"destination": place} if place else {}),
+        **({"cause": cause} if cause else {}),
         **_named(given, "destination", "model"),
     }
     if given:
@@ -173,7 +180,7 @@ def which_listed(asked: Mapping[str, str]) -> Listed:
         which = msgspec.convert(members, Which)
     except msgspec.ValidationError as problem:
         raise Refused("unknown_filter", str(problem)) from problem
-    return Listed(which=which, project=project, only_failed=is_dead or bool(place))
+    return Listed(which=which, project=project, only_failed=is_dead or bool(place or cause))
 
 
 def _project(term: str) -> Project | None:
@@ -189,6 +196,8 @@ def _project(term: str) -> Project | None:
 def _is_given_up(term: str) -> bool:
     if term in ("now", "later"):
         raise Refused("nothing_to_do", "what is due is sent by itself")
+    if term == "discarded":
+        raise Refused("unknown_filter", "take back first what was discarded")
     return term == "never"
 
 

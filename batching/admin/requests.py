@@ -50,7 +50,7 @@ from batching.models import Answer, Destination, Project, Request
 from batching.steering import Refused
 from batching.templatetags.badges import state_badge
 from batching.wire import NOBODY, Delivery, read_delivery
-from delivery import outgoing, redelivery, redirecting
+from delivery import discards, outgoing, redelivery, redirecting
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -148,6 +148,27 @@ MOVES = (
         icon="alt_route",
         form=RedirectForm,
     ),
+    Move(
+        name="discard",
+        label="Discard",
+        effect="It stays undelivered and is kept, but is a dead letter no more: nothing asks you to care for it. It can "
+        "be taken back, or redelivered, at any time.",
+        permission=OPERATE,
+        act=discards.discard,
+        act_on_many=discards.discard_many,
+        states=BAD_ENDS | {RequestState.DELIVERY_FAILED},
+        icon="delete_sweep",
+    ),
+    Move(
+        name="take_back",
+        label="Take back",
+        effect="What was discarded waits for a person again, among the dead letters.",
+        permission=OPERATE,
+        act=discards.take_back,
+        act_on_many=discards.take_back_many,
+        states=BAD_ENDS | {RequestState.DELIVERY_FAILED},
+        icon="undo",
+    ),
 )
 
 
@@ -193,7 +214,7 @@ class RequestAdmin(WideMoves[Request], MachineRows[Request]):
             ("badge", "settled_at"), "cost", "error_code", "error",
         )}),
         ("Delivery", {"fields": (
-            "destination", ("due_at", "tries"), ("delivered_at", "dead_at"), "replays",
+            "destination", ("due_at", "tries"), ("delivered_at", "dead_at"), ("discarded_at", "replays"),
         )}),
     )  # fmt: skip
     readonly_fields = ("badge", "size", "tokens", "cost", "error")

@@ -109,7 +109,7 @@ def _watched(request: HttpRequest) -> dict[str, Any]:
             (b, shown.page_of(b), why.of_batch(b, timezone.now())) for b in progress.batches
         ],
         "requests_url": shown.list_of("batching.request", submission=row.key),
-        "dead_url": shown.list_of("batching.request", submission=row.key, due="never"),
+        "dead_url": reverse("dead_letters"),
     }
 
 

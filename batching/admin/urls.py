@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.urls import path
 
 from batching.admin import charts, costs_page
+from batching.admin.dead_letters import dead_letters_page
 from batching.admin.sandbox_page import sandbox_page
 
 _page = admin.site.admin_view
@@ -14,5 +15,6 @@ urlpatterns = [
     path("charts/", _page(charts.charts_view), name="charts"),
     path("charts/<slug:name>/", _page(charts.table_view), name="chart"),
     path("costs/", _page(costs_page.costs_view), name="costs"),
+    path("dead-letters/", _page(dead_letters_page), name="dead_letters"),
     path("sandbox/", _page(sandbox_page), name="sandbox"),
 ]

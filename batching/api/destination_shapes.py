@@ -153,7 +153,7 @@ class Health(Struct, frozen=True):
     sentence: str
     """Why what is due waits, and until when; empty when nothing holds it up."""
     waiting: int
-    """Results to be sent here, now or later; counted up to 10,000, like `given_up`."""
+    """Results to be sent here, now or later; counted up to 10,000."""
     oldest_due_at: datetime | None
     given_up: int
     """Results whose delivery was given up; redeliver them when the receiver is well."""

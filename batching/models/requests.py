@@ -15,6 +15,10 @@ from batching.models.keys import new_request_key, new_submission_key
 from batching.models.projects import ApiKey, Destination, Project
 
 PRIORITY_RANGE = (-100, 100)
+GIVEN_UP = models.Q(dead_at__isnull=False, discarded_at__isnull=True)
+"""A dead letter: its delivery was given up, and it waits for a person."""
+NOT_GIVEN_UP: dict[str, None] = {"dead_at": None, "dead_cause": None, "discarded_at": None}
+"""Changes that make a result one that may be sent again."""
 
 
 class SubmissionQuerySet(models.QuerySet["Submission"]):
@@ -148,6 +152,10 @@ class RequestQuerySet(models.QuerySet["Request"]):
         # SQLite's LIKE uses no index and knows no case. Text there is in the order of its bytes, so a range it is.
         return self.filter(custom_id__gte=beginning, custom_id__lt=beginning + chr(0x10FFFF))
 
+    def given_up(self) -> RequestQuerySet:
+        """Dead letters: what was given up and waits for a person."""
+        return self.filter(GIVEN_UP)
+
     def due(self, now: datetime) -> RequestQuerySet:
         """Results to be sent now, longest due first."""
         return self.filter(due_at__lte=now).order_by("due_at")
@@ -210,6 +218,10 @@ class Request(RequestLifecycle):
     delivered_at = models.DateTimeField(null=True, blank=True)
     dead_at = models.DateTimeField(null=True, blank=True)
     """When delivery was given up; waits for a person."""
+    dead_cause = models.CharField(max_length=60, null=True, blank=True)  # noqa: DJ001  # added without writing rows
+    """How its last try ended, as ``timeout`` or ``http_status:503``; None: not given up, or not known."""
+    discarded_at = models.DateTimeField(null=True, blank=True)
+    """When a person said that nobody has to care for it any more, though it was given up."""
 
     objects = RequestQuerySet.as_manager()
 
@@ -246,10 +258,10 @@ class Request(RequestLifecycle):
                 condition=models.Q(due_at__isnull=False),
                 name="request_due",
             ),
-            # What was given up at a destination, oldest first.
+            # What was given up and waits for a person: by destination and cause, oldest first.
             models.Index(
-                fields=["destination", "dead_at"],
-                condition=models.Q(dead_at__isnull=False),
+                fields=["destination", "dead_cause", "dead_at"],
+                condition=GIVEN_UP,
                 name="request_dead",
             ),
             # Bad ends of a stretch of time: what a chart's bar opens.
@@ -257,6 +269,12 @@ class Request(RequestLifecycle):
                 fields=["state", "state_changed_at"],
                 condition=models.Q(state__in=["failed", "expired", "cancelled"]),
                 name="request_bad_end",
+            ),
+            # What was given up and put aside, to be taken back.
+            models.Index(
+                fields=["-discarded_at"],
+                condition=models.Q(discarded_at__isnull=False),
+                name="request_discarded",
             ),
             # Lists of a project, newest first, whole and by state.
             models.Index(fields=["project", "-id"], name="request_project"),

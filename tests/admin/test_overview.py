@@ -16,7 +16,8 @@ from django_celery_beat.models import PeriodicTask
 
 from batching.admin import concerns, overview
 from batching.models import Account, Flag, Lane, Pulse, Turnaround
-from delivery.models import Attempt, DestinationHealth, IntakeStatus
+from delivery.models import DestinationHealth, IntakeStatus
+from delivery.standing import stored_cause
 from tests.batching.rows import a_batch, a_destination, a_lane, a_request, an_account
 
 GB = 10**9
@@ -54,12 +55,8 @@ def only() -> concerns.Concern:
 def dead(count: int = 1, *, outcome: str = "", status: int | None = None, state="delivery_failed"):
     place = a_destination()
     for _ in range(count):
-        request = a_request(state=state, dead_at=timezone.now(), destination=place)
-        if outcome:
-            Attempt.objects.create(request=request, destination=place, number=1, outcome="gone")
-            Attempt.objects.create(
-                request=request, destination=place, number=2, outcome=outcome, status=status
-            )
+        cause = stored_cause(outcome, status)
+        a_request(state=state, dead_at=timezone.now(), dead_cause=cause, destination=place)
 
 
 def rows_behind(client, url: str) -> int:

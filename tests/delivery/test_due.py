@@ -269,6 +269,7 @@ def test_a_result_is_given_up_after_ten_tries(destination, make):
     request = again(request)
     assert request.state == ("delivery_failed" if make is a_result else "failed")
     assert (request.due_at, request.dead_at, request.tries) == (None, NOW, 10)
+    assert request.dead_cause == "connection_error"
     assert Attempt.objects.get().number == 10
 
 
@@ -287,6 +288,8 @@ def test_gone_gives_up_and_disables_the_destination_while_others_are_held(destin
     gone, other = a_result(destination), a_result(destination, due_at=NOW + timedelta(minutes=1))
 
     send(destination, Outcome(code=Code.GONE, status=410))
+
+    assert again(gone).dead_cause == "gone:410"
 
     destination = again(destination)
     assert (destination.disabled_at, "410 Gone" in destination.stop_reason) == (NOW, True)
