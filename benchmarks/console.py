@@ -282,7 +282,7 @@ def main() -> int:
             Size(
                 requests=given.requests,
                 attempts=given.attempts if given.requests >= _FEW else given.requests // 5,
-                history=given.history,
+                history=4 if given.held else given.history,
                 is_held=given.held,
             )
         )

@@ -36,7 +36,7 @@ PLACES_OF_PROJECT = 40
 LANES = len(ACCOUNTS) * len(MODELS)
 IN_BATCH = 250
 DEAD_TRIES = 3
-_SPAN_S = 14 * 24 * 3600
+_SPAN_S, _HELD_SPAN_S = 14 * 24 * 3600, 30 * 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,11 @@ class Size:
     """Rows of history for each request that has ended."""
     is_held: bool = False
     """Nothing is due for a day: for a panel to look at while workers run beside it."""
+
+    @property
+    def span_s(self) -> int:
+        """Seconds from the first request to the last."""
+        return _HELD_SPAN_S if self.is_held else _SPAN_S
 
     @property
     def big(self) -> int:
@@ -97,10 +102,10 @@ class Sql:
             return f"(timestamptz '{self.now}' - ({seconds}) * interval '1 second')"
         return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', '{self.now}', (-({seconds})) || ' seconds')"
 
-    def after(self, column: str, seconds: int) -> str:
+    def after(self, column: str, seconds: str) -> str:
         if self.is_postgresql:
-            return f"({column} + {seconds} * interval '1 second')"
-        return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', {column}, '{seconds} seconds')"
+            return f"({column} + ({seconds}) * interval '1 second')"
+        return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', {column}, ({seconds}) || ' seconds')"
 
     def due(self, size: Size) -> str:
         return self.ago("-86400" if size.is_held else "n %% 7200 - 3600")
@@ -203,7 +208,7 @@ def _few(_size: Size, _sql: Sql) -> None:
             model=MODELS[number // len(ACCOUNTS)],
             endpoint="/v1/responses",
             paused_at=now if number == 3 else None,
-            pause_reason="anna: the quota is being raised" if number == 3 else "",
+            pause_reason="by anna: the quota is being raised" if number == 3 else "",
         )
         ours.Turnaround.objects.create(lane=lane, p50_s=3_000, p90_s=9_000, batches=150)
     for number in range(len(PROJECTS) * PLACES_OF_PROJECT):
@@ -220,11 +225,18 @@ def _place(number: int, now: object) -> None:
         name=name,
         paused_at=now if number % 50 == 7 else None,
         disabled_at=now if number % 50 == 9 else None,
+        stop_reason={
+            7: "by anna: the receiver moves house",
+            9: "the receiver answered 410 Gone",
+        }.get(number % 50, ""),
     )
     DestinationHealth.objects.create(
         destination=place,
         last_success_at=now,
         failures_in_row=12 if number % 40 == 3 else 0,
+        last_failure="http status 503" if number % 40 == 3 else "",
+        last_failure_at=now if number % 40 == 3 else None,
+        latency_s=0.05 * (1 + number % 9),
         open_until=timezone.now() + timedelta(hours=1) if number % 40 == 3 else None,
         openings=1 if number % 40 == 3 else 0,
     )
@@ -238,13 +250,13 @@ def _last_of(batch: str, size: Size) -> str:
 def _batches(size: Size, sql: Sql) -> None:
     last = _last_of("n", size)
     state = (
-        f"CASE WHEN {last} <= {size.ended} THEN CASE WHEN n %% 100 < 70 THEN 'delivered'"
-        " WHEN n %% 100 < 95 THEN 'partially_delivered' WHEN n %% 100 = 95 THEN 'delivery_failed'"
-        " WHEN n %% 100 = 96 THEN 'expired' WHEN n %% 100 = 97 THEN 'cancelled' ELSE 'failed' END"
+        f"CASE WHEN {last} <= {size.ended} THEN CASE WHEN n %% 20 < 13 THEN 'delivered'"
+        " WHEN n %% 20 < 16 THEN 'partially_delivered' WHEN n %% 20 = 16 THEN 'delivery_failed'"
+        " WHEN n %% 20 = 17 THEN 'expired' WHEN n %% 20 = 18 THEN 'cancelled' ELSE 'failed' END"
         f" WHEN {last} <= {size.due} THEN 'delivering' WHEN {last} <= {size.held} THEN 'processing'"
         f" WHEN {last} <= {size.in_line} THEN 'waiting_for_capacity' ELSE 'building' END"
     )
-    created = sql.ago(f"({size.requests} - {last} + 1) * {_SPAN_S}.0 / {size.requests} + 3600")
+    created = sql.ago(f"({size.requests} - {last} + 1) * {size.span_s}.0 / {size.requests} + 3600")
     ended, held = f"{last} <= {size.due}", f"{last} <= {size.held}"
     many = f"(CASE WHEN n = 1 THEN {size.big} ELSE {IN_BATCH} END)"
     columns = {
@@ -275,8 +287,8 @@ def _requests(size: Size, sql: Sql) -> None:
         ours.Submission,
         {
             "id": "n", "key": sql.key("sub"), "project_id": "1", "kind": "'upload'",
-            "created_at": sql.ago(f"({submissions} - n) * {_SPAN_S}.0 / {submissions}"),
-            "finished_at": sql.ago(f"({submissions} - n) * {_SPAN_S}.0 / {submissions}"), "accepted": "500",
+            "created_at": sql.ago(f"({submissions} - n) * {size.span_s}.0 / {submissions}"),
+            "finished_at": sql.ago(f"({submissions} - n) * {size.span_s}.0 / {submissions}"), "accepted": "500",
         },
         _series(submissions),
     )  # fmt: skip
@@ -294,8 +306,8 @@ def _requests(size: Size, sql: Sql) -> None:
 
 
 def _request_columns(size: Size, sql: Sql) -> dict[str, str]:
-    created = sql.ago(f"({size.requests} - n) * {_SPAN_S}.0 / {size.requests}")
-    later = sql.ago(f"({size.requests} - n) * {_SPAN_S}.0 / {size.requests} * 0.9")
+    created = sql.ago(f"({size.requests} - n) * {size.span_s}.0 / {size.requests}")
+    later = sql.ago(f"({size.requests} - n) * {size.span_s}.0 / {size.requests} * 0.9")
     dead = f"n <= {size.ended} AND place IS NOT NULL AND m >= 900 AND m < 950"
     bad = f"n <= {size.ended} AND m >= 950"
     state = (
@@ -342,7 +354,7 @@ def _attempts(size: Size, sql: Sql) -> None:
     """Insert three for each dead letter, and one for as many delivered ones as are left."""
     requests = ours.Request._meta.db_table
     dead = (
-        f"(SELECT r.id, r.destination_id, t.n FROM {requests} AS r, {_series(DEAD_TRIES)} AS t"
+        f"(SELECT r.id, r.destination_id, r.dead_at AS at, t.n FROM {requests} AS r, {_series(DEAD_TRIES)} AS t"
         f" WHERE r.dead_at IS NOT NULL ORDER BY r.id, t.n LIMIT {size.attempts}) AS rows"
     )
     if sql.is_postgresql:
@@ -351,15 +363,19 @@ def _attempts(size: Size, sql: Sql) -> None:
         "request_id": "id", "destination_id": "destination_id", "number": "n",
         "outcome": "CASE WHEN id %% 5 < 3 THEN 'http_status' WHEN id %% 5 = 3 THEN 'timeout' ELSE 'connection_error' END",
         "status": "CASE WHEN id %% 5 < 3 THEN 500 + id %% 4 END", "answer": "'no'",
-        "duration_s": "0.2", "ended_at": sql.ago("id %% 900000"),
+        "duration_s": "0.05 * (1 + id %% 9)", "ended_at": sql.after("at", f"(n - {DEAD_TRIES}) * 600"),
     }  # fmt: skip
     _insert(Attempt, columns, dead)
     left = size.attempts - Attempt.objects.count()
     delivered = (
-        f"(SELECT id, destination_id, 1 AS n FROM {requests} WHERE delivered_at IS NOT NULL"
+        f"(SELECT id, destination_id, delivered_at AS at, {DEAD_TRIES} AS n FROM {requests} WHERE delivered_at IS NOT NULL"
         f" ORDER BY id DESC LIMIT {left}) AS rows"
     )
-    _insert(Attempt, {**columns, "outcome": "'delivered'", "status": "200"}, delivered)
+    _insert(
+        Attempt,
+        {**columns, "number": "1", "answer": "''", "outcome": "'delivered'", "status": "200"},
+        delivered,
+    )
 
 
 _BATCH_STEPS = (
@@ -386,7 +402,7 @@ def _history(size: Size, sql: Sql) -> None:
             columns = {
                 "content_type_id": str(kind), "object_id": "id", "source_state": f"'{source}'",
                 "state": "state" if target == "state" else f"'{target}'", "transition": f"'{transition}'",
-                "timestamp": sql.after("created_at", seconds),
+                "timestamp": sql.after("created_at", str(seconds)),
                 "by_id": "NULL", "description": "'as always [by clock]'",
             }  # fmt: skip
             _insert(StateLog, columns, f"{model._meta.db_table} WHERE id <= {last} ORDER BY id")
