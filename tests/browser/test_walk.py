@@ -11,6 +11,8 @@ from tests.browser.conftest import Visitor
 
 SLOW_MS = 40_000
 """The longest that anything may take to come to pass by itself."""
+_STATUS_OF = "path => fetch(path).then(answer => answer.status)"
+REFUSED = "Failed to load resource: the server responded with a status of 403 (Forbidden)"
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,24 @@ def test_a_sample_is_watched_until_it_is_delivered(operator):
     expect(operator.page.locator("#sandbox_receiver")).to_contain_text("taken")
 
 
+def order(visitor: Visitor, deed: str, *, matching: int) -> None:
+    """Do something to everything that the open list's filter matches, and see it done."""
+    page = visitor.page
+    page.locator("summary", has_text="With everything that matches").click()
+    page.locator(".b-menu").get_by_role("link", name=deed).click()
+    if deed == "Redeliver":
+        press(page.locator("form"), "Show what that means")
+    expect(page.locator("h2", has_text=re.compile(rf"{deed} {matching}\b"))).to_be_visible()
+    page.get_by_label("Reason").fill("tried out in a browser")
+    press(page.locator("form"), deed if deed == "Redeliver" else f"{deed} all")
+    expect(page.locator("#_walk_progress:not([hx-get])")).to_be_visible(timeout=SLOW_MS)
+
+
+def listed(visitor: Visitor, query: str) -> int:
+    visitor.go(f"/admin/batching/request/?{query}")
+    return visitor.page.locator("#result_list tbody tr").count()
+
+
 def test_what_a_broken_receiver_refused_is_delivered_once_it_is_mended(operator):
     page = operator.page
     operator.go("/admin/sandbox/")
@@ -53,9 +73,45 @@ def test_what_a_broken_receiver_refused_is_delivered_once_it_is_mended(operator)
     expect(page.locator("#sandbox_receiver")).to_contain_text("broken")
     watch = send_sample(operator, 2)
     expect(watch).to_contain_text("2 could not be delivered", timeout=SLOW_MS)
+    mine = page.url.partition("?")[2]
 
     press(page.locator("#sandbox_receiver"), "Mend it")
     expect(page.locator("#sandbox_receiver")).to_contain_text("well")
-    page.locator("#sandbox_watch").get_by_role("link", name="Its requests").click()
-    page.wait_for_url(re.compile("submission="))
-    assert page.locator("#result_list tbody tr").count() == 2
+    assert listed(operator, f"{mine}&state__exact=delivery_failed") == 2
+    order(operator, "Redeliver", matching=2)
+
+    operator.go(f"/admin/sandbox/?{mine}")
+    expect(page.locator("#sandbox_watch")).to_contain_text("That is all", timeout=SLOW_MS)
+    assert listed(operator, f"{mine}&state__exact=delivered") == 2
+
+
+def test_what_a_filter_matches_is_cancelled_after_a_look_at_it(operator):
+    for number in range(3):
+        line = {"custom_id": f"not-wanted-{number}", "url": "/v1/responses", "method": "POST"}
+        body = {"model": "gpt-never", "input": "Hi"}
+        operator.panel.call(
+            "POST",
+            "/api/requests",
+            {**line, "body": body, "max_wait_s": 3600, "delivery_config": {"type": "none"}},
+        )
+    assert listed(operator, "q=not-wanted-*&state__exact=pending") == 3
+
+    order(operator, "Cancel", matching=3)
+
+    assert listed(operator, "q=not-wanted-*&state__exact=cancelled") == 3
+
+
+def test_a_viewer_sees_no_action_and_no_payload(visitors):
+    viewer = visitors("viewer")
+    assert listed(viewer, "state__exact=delivered") > 1
+    page = viewer.page
+    assert page.locator("[name=action], .b-menu, [name=_selected_action]").count() == 0
+
+    row = str(page.locator("#result_list tbody th a").first.get_attribute("href"))
+    viewer.go(row)
+
+    seen = page.locator("body").inner_text()
+    assert not re.search(r"\b(Cancel|Retry|Redeliver|Redirect)\b", seen)
+    assert page.locator("a[href*='/payload']").count() == 0
+    assert page.evaluate(_STATUS_OF, row.replace("change/", "payload/")) == 403
+    assert viewer.complaints == [REFUSED]
