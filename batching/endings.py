@@ -110,5 +110,5 @@ def requeue(
         **NOT_GIVEN_UP,
     }
     if not keep_batch:
-        changes |= {"batch": None, "seal_by": now}
+        changes |= {"came_from": F("batch"), "batch": None, "seal_by": now}
     return move_many(rows, "requeue", reason=reason, by=by, now=now, changes=changes)

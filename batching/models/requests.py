@@ -180,6 +180,16 @@ class Request(RequestLifecycle):
     batch = models.ForeignKey(
         Batch, models.SET_NULL, null=True, blank=True, related_name="requests", db_index=False
     )
+    came_from = models.ForeignKey(
+        Batch,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
+        editable=False,
+    )
+    """The last batch that held it and did not answer it well, once it was sent back to be packed again."""
     submission = models.ForeignKey(
         Submission, models.SET_NULL, null=True, blank=True, related_name="requests", db_index=False
     )
@@ -252,6 +262,12 @@ class Request(RequestLifecycle):
             ),
             # submission (file building), collection (settling), counts of a batch by state.
             models.Index(fields=["batch", "state", "id"], name="request_batch"),
+            # A batch's page: where those went that it did not answer.
+            models.Index(
+                fields=["came_from", "batch"],
+                condition=models.Q(came_from__isnull=False),
+                name="request_came_from",
+            ),
             # dispatch: what is due, by destination.
             models.Index(
                 fields=["destination", "due_at"],
