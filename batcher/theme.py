@@ -135,6 +135,7 @@ UNFOLD: dict[str, Any] = {
     ],
     "SCRIPTS": [
         lambda request: static("batcher/htmx.js"),
+        lambda request: static("batcher/keys.js"),
         lambda request: static("batcher/times.js"),
         lambda request: static("batcher/reach.js"),
         lambda request: static("batcher/copy.js"),

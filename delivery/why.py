@@ -190,7 +190,7 @@ def _estimate(batch: Batch, now: datetime) -> Estimate | None:
         return _by_line(batch, now)
     if batch.state != BatchState.PROCESSING or batch.create_started_at is None:
         return None
-    return _by_progress(batch, now) or _by_lane(batch.lane_id, batch.create_started_at, now)
+    return by_progress(batch, now) or _by_lane(batch.lane_id, batch.create_started_at, now)
 
 
 def _by_line(batch: Batch, now: datetime) -> Estimate | None:
@@ -220,7 +220,7 @@ def _by_lane(lane_id: int, started: datetime, now: datetime) -> Estimate | None:
     return None
 
 
-def _by_progress(batch: Batch, now: datetime) -> Estimate | None:
+def by_progress(batch: Batch, now: datetime) -> Estimate | None:
     """Go on at the pace that the provider had so far; None when it shows no progress."""
     done = (batch.provider_completed or 0) + (batch.provider_failed or 0)
     left = (batch.provider_total or 0) - done

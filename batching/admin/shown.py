@@ -142,3 +142,44 @@ def progress(ok: int, failed: int, *, total: int) -> SafeString | str:
         total,
         ok,
     )
+
+
+def shares(ok: int, failed: int, *, total: int) -> SafeString | str:
+    """Return ok, failed and left as figures with marks, over a bar in which each has its length and colour."""
+    if not total:
+        return NOTHING
+    left = max(0, total - ok - failed)
+    words = f"{number(ok)} ok, {number(failed)} failed, {number(left)} left"
+    lengths = [round(100 * part / total, 2) for part in (ok, failed)]
+    return format_html(
+        '<span class="b-shares-of" title="{}"><span class="b-nowrap"><span class="b-ok">✓ {}</span> '
+        '<span class="b-failed{}">✗ {}</span> <span class="b-muted">… {}</span></span>'
+        '<svg class="b-split" viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="b-split-ok" width="{}" height="4"></rect>'
+        '<rect class="b-split-failed" x="{}" width="{}" height="4"></rect></svg></span>',
+        words,
+        number(ok),
+        "" if failed else " b-none",
+        number(failed),
+        number(left),
+        lengths[0],
+        lengths[0],
+        lengths[1],
+    )
+
+
+def about(value: int | None) -> SafeString | str:
+    """Return a number in three digits or so, ``1.2 M``, with all of it on hover; small ones as they are."""
+    if value is None or value < 10_000:
+        return number(value)
+    size, unit = (1e9, "G") if value >= 1e9 else (1e6, "M") if value >= 1e6 else (1e3, "k")
+    amount = value / size
+    text = (
+        f"{amount:.0f}" if amount >= 100 else f"{amount:.1f}" if amount >= 10 else f"{amount:.2f}"
+    )
+    return format_html('<span title="{}">{} {}</span>', number(value), text, unit)
+
+
+def trimmed(text: str) -> SafeString:
+    """Return a text that a list's column cuts where its room ends, with all of it on hover."""
+    return format_html('<span class="b-trim" title="{}">{}</span>', text, text)
