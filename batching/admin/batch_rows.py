@@ -133,13 +133,14 @@ def _first(*values: int | None) -> int:
 
 
 def tokens_cell(batch: Batch, _figures: Figures, _now: datetime) -> SafeString:
-    """Say the estimate of its input, and beside what it really used what that cost."""
-    estimate = format_html("{} est.", shown.about(batch.token_estimate))
+    """Say the estimate of its input, then what it really used and what that cost."""
+    estimate = shown.about(batch.token_estimate)
     if batch.input_tokens is None:
-        return _over(estimate, "")
-    real = batch.input_tokens + (batch.output_tokens or 0)
-    cost = f" · {shown.money(batch.cost_nano)}" if batch.cost_nano is not None else ""
-    return _over(estimate, format_html("{} real{}", shown.about(real), cost))
+        return _over(format_html("{} est.", estimate), "")
+    real = shown.about(batch.input_tokens + (batch.output_tokens or 0))
+    both = format_html('{} <span class="b-muted">est. →</span> {}', estimate, real)
+    cost = shown.money(batch.cost_nano) if batch.cost_nano is not None else "cost unknown"
+    return _over(both, cost)
 
 
 def next_cell(batch: Batch, figures: Figures, now: datetime) -> SafeString | str:
@@ -148,7 +149,7 @@ def next_cell(batch: Batch, figures: Figures, now: datetime) -> SafeString | str
     if figures.place:
         first = f"{figures.place.number:,} of {figures.place.of:,} in line"
     elif figures.done_at:
-        first = format_html("≈ done {}", times.age(figures.done_at))
+        first = format_html('<span class="b-nowrap">≈ done {}</span>', times.age(figures.done_at))
     second = _limit(batch, now)
     if not first and not second:
         return shown.NOTHING
@@ -165,7 +166,7 @@ def _limit(batch: Batch, now: datetime) -> SafeString | str:
         return ""
     at, word = min(ends)
     look = "b-late" if at < now + _SOON else ""
-    return format_html('<span class="{}">{} {}</span>', look, word, times.age(at))
+    return format_html('<span class="b-nowrap {}">{} {}</span>', look, word, times.age(at))
 
 
 def project_cell(batch: Batch, figures: Figures, _now: datetime) -> str:

@@ -34,6 +34,9 @@ _PLACE_OF_LIST: Final = (
 )
 """Parameters of a list's address that say where one looks, not what is listed."""
 
+_SAID: Final = {"q": "search", "quick": ""}
+"""Parameters whose names say little to people."""
+
 
 def filter_of(query: str) -> str:
     """Return what of a list's address says which rows."""
@@ -48,8 +51,9 @@ def filter_of(query: str) -> str:
 def in_words(query: str) -> str:
     """Return a filter for people: ``state processing, lane 3``; empty when there is none."""
     given = QueryDict(query).lists()
-    named = [("search" if name == "q" else name.split("__")[0], values) for name, values in given]
-    return ", ".join(f"{name.replace('_', ' ')} {' or '.join(values)}" for name, values in named)
+    named = [(_SAID.get(name, name.split("__")[0]), values) for name, values in given]
+    words = (f"{name.replace('_', ' ')} {' or '.join(values)}".strip() for name, values in named)
+    return ", ".join(words)
 
 
 def rows_listed(rows_admin: OurAdmin[Any], user: User | AnonymousUser, query: str) -> QuerySet[Any]:

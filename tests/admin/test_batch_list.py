@@ -62,7 +62,7 @@ def test_a_batch_beyond_its_lanes_usual_time_says_so_in_words():
         (
             "tokens",
             {"input_tokens": 900, "output_tokens": 100, "cost_nano": 5_000_000},
-            "1,000 real",
+            "1,000",
         ),
         ("tokens", {"input_tokens": 900, "cost_nano": 5_000_000}, "$ 0.005"),
         ("state", {"paused_at": timezone.now()}, "paused"),
