@@ -44,6 +44,7 @@ from batching.admin.request_reading import (
 from batching.admin.request_times import DeliveredFilter, EndedFilter, ErrorFilter
 from batching.admin.rows import MachineRows
 from batching.admin.run_orders import WideMoves
+from batching.admin.saved_views import SavedViews
 from batching.admin.walks import STOP_POLLING
 from batching.lifecycle import BAD_ENDS, RequestState
 from batching.models import Answer, Destination, Project, Request
@@ -173,7 +174,7 @@ MOVES = (
 
 
 @admin.register(Request)
-class RequestAdmin(WideMoves[Request], MachineRows[Request]):
+class RequestAdmin(WideMoves[Request], SavedViews[Request], MachineRows[Request]):
     """Made by clients and the machine, moved by operators."""
 
     moves = MOVES

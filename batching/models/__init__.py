@@ -18,6 +18,7 @@ from batching.models.operations import Flag, Override, Pulse
 from batching.models.projects import ApiKey, Destination, Project
 from batching.models.requests import Answer, Request, RequestBody, Submission
 from batching.models.runs import Run, RunShare
+from batching.models.saved_views import SavedView
 from batching.models.tallies import Bookmark, Spend, Tally
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "RequestBody",
     "Run",
     "RunShare",
+    "SavedView",
     "Spend",
     "Submission",
     "Tally",
