@@ -270,6 +270,6 @@ def _answer(
         return Accepted(key=key, custom_id=custom_id, state=state, is_new=is_new)
     return Rejected(
         code="duplicate_custom_id",
-        detail="another request of this project has this custom_id and another endpoint or body",
+        detail=f"another request of this project, {key}, has this custom_id and another endpoint or body",
         pointer="/custom_id",
     )
