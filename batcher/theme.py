@@ -140,6 +140,7 @@ UNFOLD: dict[str, Any] = {
         lambda request: static("batcher/reach.js"),
         lambda request: static("batcher/copy.js"),
         lambda request: static("batcher/charts.js"),
+        lambda request: static("batcher/reorder.js"),
     ],
     "DASHBOARD_CALLBACK": "batching.admin.overview.overview",
     "COLORS": lambda request: {},  # colors.css has them: the theme would write a style into each page

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, Min, Q, QuerySet, Sum
+from django.db.models.functions import Coalesce
 
 from batching import order, turnaround
 from batching.capacity import factor_of, holders, limit_of, ratio_of
@@ -81,6 +82,10 @@ class Figures:
     """Batches that the account created within the last hour."""
     waiting: int
     """Batches in line."""
+    waiting_tokens: int
+    """Estimated, of those."""
+    oldest_waiting_at: datetime | None
+    """Since when the longest of them waits; None: none does."""
     takes: Takes | None
     """None: too few have ended."""
 
@@ -108,6 +113,8 @@ def figures(lanes: Sequence[Lane], now: datetime) -> dict[int, Figures]:
             requests=Use(used=ours.total("lines"), limit=limits.requests_in_flight),
             creates=Use(used=created.get(account.pk, 0), limit=limits.creates_per_hour),
             waiting=ours.total("in_line", lane=lane.pk),
+            waiting_tokens=ours.total("line_estimate", lane=lane.pk),
+            oldest_waiting_at=ours.oldest(lane.pk),
             takes=_takes(turnarounds.get(lane.pk)),
         )
     return found
@@ -150,12 +157,19 @@ class _Held:
         chosen = (r for r in self.rows if all(r[name] == v for name, v in which.items()))
         return sum(row[what] for row in chosen)
 
+    def oldest(self, lane: int) -> datetime | None:
+        """Return since when somebody waits in a lane."""
+        found = [row["oldest"] for row in self.rows if row["lane"] == lane]
+        return found[0] if found else None
+
 
 def _sums(batches: QuerySet[Batch]) -> list[dict[str, Any]]:
     grouped = batches.order_by().values("lane", "lane__account", "lane__model")
     is_held = Q(state__in=PROVIDER_HOLDS)
     sums = grouped.annotate(
         in_line=Count("pk", filter=~is_held),
+        line_estimate=Sum("token_estimate", filter=~is_held, default=0),
+        oldest=Min(Coalesce("waiting_since", "created_at"), filter=~is_held),
         held=Count("pk", filter=is_held),
         lines=Sum("request_count", filter=is_held, default=0),
         estimate=Sum("token_estimate", filter=is_held, default=0),

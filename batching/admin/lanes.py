@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.db.models import Count, Q
+from django.shortcuts import render
+from django.urls import path
 from django.utils import timezone
 from unfold.contrib.filters.admin import RelatedDropdownFilter
 
 from batching import capacity, order, queueing, turnaround
 from batching.admin import shown
+from batching.admin.lane_line import PART, line_context, move_in_line
+from batching.admin.lane_room import refusals_of, room_of
 from batching.admin.moves import Move, MovesAdmin
 from batching.admin.rows import OurAdmin, OurChangeList
 from batching.admin.standings import LaneStandingFilter
@@ -22,10 +26,10 @@ from batching.templatetags.badges import state_badge
 if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
+    from django.urls import URLPattern
     from django.utils.safestring import SafeString
 
 OPERATE = "batching.operate_batch"
-LINE_SHOWN = 100
 
 MOVES = (
     Move(
@@ -84,10 +88,9 @@ class LaneAdmin(MovesAdmin[Lane], OurAdmin[Lane]):
 
     moves = MOVES
     list_display = (
-        "model", "endpoint", "account", "badge", "tokens", "at_provider", "waiting", "open_batches",
-        "batches",
+        "name", "account", "badge", "tokens", "at_provider", "waiting", "oldest", "open_batches",
     )  # fmt: skip
-    list_display_links = ("model",)
+    list_display_links = ("name",)
     list_select_related = ("account",)
     list_filter = (("account", RelatedDropdownFilter), LaneStandingFilter)
     search_fields = ("model",)
@@ -102,6 +105,11 @@ class LaneAdmin(MovesAdmin[Lane], OurAdmin[Lane]):
         "account", "model", "endpoint", "created_at", "paused_at", "pause_reason", "takes",
         "batches",
     )  # fmt: skip
+
+    def get_urls(self) -> list[URLPattern]:
+        """Add the moves of its line."""
+        move = self.admin_site.admin_view(move_in_line)
+        return [path("<int:lane_id>/line/", move, name="batching_lane_line"), *super().get_urls()]
 
     def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[LaneList]:
         """Use the list with figures."""
@@ -130,7 +138,11 @@ class LaneAdmin(MovesAdmin[Lane], OurAdmin[Lane]):
         """Show a lane with its figures, who holds its room and who waits."""
         lane = self.row_at(request, object_id)
         if lane is not None:
-            extra_context = {**(extra_context or {}), **_surroundings(lane)}
+            if request.headers.get("HX-Target") == PART and self.has_view_permission(request):
+                waiting = order.line_of(lane).count()
+                context = line_context(request, lane, waiting)
+                return render(request, f"batcher/admin/_{PART}.html", context)
+            extra_context = {**(extra_context or {}), **_surroundings(request, lane)}
         return super().change_view(request, object_id, form_url, extra_context)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -141,17 +153,29 @@ class LaneAdmin(MovesAdmin[Lane], OurAdmin[Lane]):
         """Nobody: batches and requests point to it."""
         return False
 
+    @admin.display(description="Lane")
+    def name(self, lane: Lane) -> SafeString:
+        """Model over endpoint."""
+        return shown.two_lines(lane.model, lane.endpoint)
+
     @admin.display(description="Flow")
     def badge(self, lane: Lane) -> SafeString:
-        """Whether its batches are started; a paused account stops all its lanes."""
-        return state_badge(lane.state if lane.account.state == "open" else lane.account.state)
+        """Whether its batches are started, and why not; a paused account stops all its lanes."""
+        held = lane if lane.state != "open" else lane.account
+        state = state_badge(held.state)
+        return (
+            shown.two_lines(state, shown.cut_short(held.pause_reason, 60))
+            if held.pause_reason
+            else state
+        )
 
     @admin.display(description="Tokens at the provider")
     def tokens(self, lane: Lane) -> SafeString:
         """Used of the limit, and who says so."""
         found = lane.figures.tokens  # type: ignore[attr-defined]  # put there by LaneList
-        said_by = f"{found.source}{', frozen' if found.is_frozen else ''}"
-        return shown.two_lines(f"{found.used:,} of {found.limit:,}", said_by)
+        return shown.full_to(
+            found.used, found.limit, f"{found.source}{', frozen' if found.is_frozen else ''}"
+        )
 
     @admin.display(description="Batches there")
     def at_provider(self, lane: Lane) -> str:
@@ -159,15 +183,23 @@ class LaneAdmin(MovesAdmin[Lane], OurAdmin[Lane]):
         return _of(lane.figures.lane_batches)  # type: ignore[attr-defined]  # put there by LaneList
 
     @admin.display(description="In line")
-    def waiting(self, lane: Lane) -> str:
-        """Sealed and not yet at the provider."""
-        return shown.number(lane.figures.waiting)  # type: ignore[attr-defined]  # put there by LaneList
+    def waiting(self, lane: Lane) -> SafeString | str:
+        """Sealed and not yet at the provider, and what that makes in tokens."""
+        found = lane.figures  # type: ignore[attr-defined]  # put there by LaneList
+        if not found.waiting:
+            return shown.number(0)
+        return shown.two_lines(shown.number(found.waiting), f"{found.waiting_tokens:,} tokens")
+
+    @admin.display(description="Oldest waits for")
+    def oldest(self, lane: Lane) -> SafeString | str:
+        """Since when the longest in line waits."""
+        return shown.age(lane.figures.oldest_waiting_at)  # type: ignore[attr-defined]  # put there by LaneList
 
     @admin.display(description="Under way")
-    def open_batches(self, lane: Lane) -> str:
-        """Those that are not at an end."""
+    def open_batches(self, lane: Lane) -> SafeString:
+        """Those that are not at an end, and the way to all of them."""
         count: int = lane.open_count  # type: ignore[attr-defined]  # annotated above
-        return shown.number(count)
+        return shown.link(shown.list_of("batching.batch", lane=lane.pk), shown.number(count))
 
     @admin.display(description="A batch takes (est.)")
     def takes(self, lane: Lane) -> str:
@@ -189,13 +221,12 @@ def _of(use: Use) -> str:
     return f"{use.used:,} of {use.limit:,}" if use.limit else f"{use.used:,}"
 
 
-def _surroundings(lane: Lane) -> dict[str, Any]:
+def _surroundings(request: HttpRequest, lane: Lane) -> dict[str, Any]:
     """Return what a lane's page shows above its form."""
-    found = figures([lane], timezone.now())[lane.pk]
-    line = list(order.line_of(lane)[:LINE_SHOWN])
-    held = capacity.holders(lane).order_by("create_started_at", "pk")[:LINE_SHOWN]
+    now = timezone.now()
+    found = figures([lane], now)[lane.pk]
     return {
-        "lane": lane,
+        **line_context(request, lane, found.waiting),
         "figures": found,
         "uses": (
             ("Batches of the lane", _of(found.lane_batches)),
@@ -203,7 +234,6 @@ def _surroundings(lane: Lane) -> dict[str, Any]:
             ("Requests of the account", _of(found.requests)),
             ("Created in the last hour", _of(found.creates)),
         ),
-        "held": [(batch, shown.page_of(batch)) for batch in held],
-        "line": [(place, batch, shown.page_of(batch)) for place, batch in enumerate(line, start=1)],
-        "more": max(0, found.waiting - len(line)),
+        "room": room_of(lane, found.tokens, now),
+        "refusals": refusals_of(lane),
     }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 CUT_AT = 2_000
 
 __all__ = [
-    "NOTHING", "age", "between", "clock", "cut", "cut_short", "duration", "link", "list_of", "long_text", "moment",
+    "NOTHING", "age", "between", "clock", "cut", "cut_short", "duration", "full_to", "link", "list_of", "long_text", "moment",
     "money", "number", "page_at", "page_of", "pretty", "progress", "sendable", "size", "two_lines",
 ]  # fmt: skip
 
@@ -117,6 +117,20 @@ def list_of(label: str, **filters: Any) -> str:
 def link(url: str, text: object) -> SafeString:
     """Return a link in the theme's colour."""
     return format_html('<a class="b-link" href="{}">{}</a>', url, text)
+
+
+def full_to(used: int, limit: int, said_by: str) -> SafeString:
+    """Return how much of a limit is used, as words, a bar for the eye, and who says the limit."""
+    return format_html(
+        '<span class="b-progress"><span class="b-nowrap">{} of {}</span>'
+        '<progress class="b-bar" max="{}" value="{}" aria-hidden="true"></progress>'
+        '<span class="b-muted">{}</span></span>',
+        number(used),
+        number(limit),
+        max(limit, 1),
+        min(used, max(limit, 1)),
+        said_by,
+    )
 
 
 def between(source: SafeString | str, target: SafeString | str) -> SafeString:

@@ -138,6 +138,7 @@ _LANE: Final[dict[str, Any]] = {
         ),
         lane_batches=Use(used=2, limit=None), batches=Use(used=5, limit=None),
         requests=Use(used=61_000, limit=None), creates=Use(used=7, limit=2_000), waiting=1,
+        waiting_tokens=88_000, oldest_waiting_at=_AT,
         takes=Takes(p50_s=1_240, p90_s=5_300, batches=61),
     ),
 }  # fmt: skip

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.urls import reverse
+from django.utils import timezone
 
 from batching import order
-from batching.models import Account, AuditEntry, Batch, Capacity, Lane
+from batching.lifecycle import Actor, move
+from batching.models import Account, AuditEntry, Batch, Capacity, Lane, Turnaround
 from tests.batching.rows import NOW, a_batch, a_lane
 
 pytestmark = pytest.mark.django_db
+HOUR = timedelta(hours=1)
 WHY = {"confirmed": "yes", "reason": "the customer waits"}
 
 
@@ -37,13 +42,66 @@ def test_the_page_shows_figures_holders_and_the_line_with_places(as_, lane):
     page = as_("viewer").get(reverse("admin:batching_lane_change", args=[lane.pk]))
 
     text = " ".join(page.content.decode().split())
-    for words in ("654 of 800 (learned)", "1 of 4", f"#{holder.pk}</a>", f"#{last.pk}</a>",
-                  "waiting for 300 of 800 enqueued tokens", "Who waits, in order"):  # fmt: skip
+    for words in ("654 of 800 tokens", "146 free · the limit is learned", "600 more wait", "1 of 4",
+                  f"#{holder.pk}</a>", "waiting for 300 of 800 enqueued tokens"):  # fmt: skip
         assert words in text
-    assert [(place, b.pk) for place, b, _ in page.context["line"]] == [
-        (1, last.pk - 1),
-        (2, last.pk),
-    ]
+    line = [(one.place, one.batch.pk) for one in page.context["line"]]
+    assert line == [(1, last.pk - 1), (2, last.pk)]
+
+
+def test_the_bar_shows_each_holder_by_its_share_and_when_it_may_be_back(as_, lane):
+    Turnaround.objects.create(lane=lane, batches=9, p50_s=3_600, p90_s=7_200)
+    now = timezone.now()
+    late = in_line(lane, state="processing", token_estimate=250, create_started_at=now - 2 * HOUR)
+    next_ = in_line(lane, state="processing", token_estimate=500, create_started_at=now)
+
+    page = as_("viewer").get(reverse("admin:batching_lane_change", args=[lane.pk]))
+
+    first, second = page.context["room"].pieces
+    assert (first.batch, first.start, first.length, first.is_late) == (
+        late,
+        "0.00%",
+        "25.00%",
+        True,
+    )
+    assert (second.batch, second.start, second.length) == (next_, "25.00%", "50.00%")
+    assert second.free_at == now + HOUR
+    assert page.context["room"].limit_at == "100.00%"
+    assert "About 500 tokens may be free" in page.content.decode()
+
+
+def test_the_last_refusals_are_told_with_their_words(as_, lane):
+    batch = in_line(lane, state="processing")
+    move(batch, "back_off", reason="the provider's queue is full", by=Actor(name="collection"))
+
+    text = as_("viewer").get(reverse("admin:batching_lane_change", args=[lane.pk])).content.decode()
+
+    assert "Last refusals for want of room" in text
+    assert "the provider&#x27;s queue is full" in text
+
+
+def test_a_page_of_a_full_lane_costs_the_same_queries_however_many_hold_it(
+    as_, lane, django_assert_max_num_queries
+):
+    for _ in range(12):
+        in_line(lane, state="processing")
+        in_line(lane)
+    client = as_("viewer")
+    url = reverse("admin:batching_lane_change", args=[lane.pk])
+    client.get(url)
+
+    with django_assert_max_num_queries(28):
+        client.get(url)
+
+
+def test_the_list_tells_what_waits_since_when_and_why_a_lane_is_paused(as_, lane):
+    in_line(lane, waiting_since=timezone.now() - 3 * HOUR)
+    Lane.objects.filter(pk=lane.pk).update(paused_at=NOW, pause_reason="by user anna: costs")
+
+    text = as_("viewer").get(reverse("admin:batching_lane_changelist")).content.decode()
+
+    for words in ("300 tokens", "3 h", "by user anna: costs", "<progress"):
+        assert words in text
 
 
 def test_the_list_shows_the_figures_of_each_lane_in_few_queries(
