@@ -1,6 +1,6 @@
 """What RabbitMQ and pika mean when they complain: Outcome codes and lines for the operator.
 
-Only ``rabbitmq`` uses this. RabbitMQ tells most faults by closing the channel with a text, and the
+Only ``broker_stream`` uses this. RabbitMQ tells most faults by closing the channel with a text, and the
 text alone says which of the messages in flight is meant. Nothing here touches a connection.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,8 @@ def unwritable(addressed: Addressed) -> str:
     names = [addressed.exchange, addressed.routing_key, addressed.message.id]
     names += [name for name, _ in addressed.message.headers]
     for name in names:
+        if name.isascii() and len(name) <= _MAX_NAME_BYTES:
+            continue  # as nearly all are
         try:
             size_bytes = len(name.encode())
         except UnicodeEncodeError:
@@ -60,11 +62,9 @@ def unwritable(addressed: Addressed) -> str:
     return ""
 
 
-def find_blamed(
-    messages: Sequence[Addressed], indexes: Iterable[int], reason: ChannelClosedByBroker
-) -> list[int]:
-    """Return those of the messages that the broker's complaint is about; maybe none."""
-    meant = [index for index in indexes if _is_meant(messages[index], reason)]
+def find_blamed(messages: Mapping[int, Addressed], reason: ChannelClosedByBroker) -> list[int]:
+    """Return those of the numbered messages that the broker's complaint is about; maybe none."""
+    meant = [index for index, addressed in messages.items() if _is_meant(addressed, reason)]
     # Names may hold quotes: "no exchange 'a' b'" reads like 'a' too, and the longest is the one.
     longest = max((len(messages[index].exchange) for index in meant), default=0)
     return [index for index in meant if len(messages[index].exchange) == longest]

@@ -1,7 +1,7 @@
 """Send what is due: claim, send, record, overlapped, until nothing is due or the time is up.
 
-Webhooks leave from one event loop over kept connections, messages for RabbitMQ from a thread in one
-pipelined call; the database is spoken to from a thread of its own, so the loop never waits for it.
+Webhooks and messages for RabbitMQ leave from one event loop over kept connections; the database is
+spoken to from a thread of its own, so the loop never waits for it.
 ``turns`` says what may be claimed and how much of it may be under way, over all workers; ``flights``
 keeps to it here, so a destination that hangs holds up nobody else. Called by the delivery task.
 """
@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 
 _RUN_S = 240.0
 """A run claims nothing new after this long; the next doorbell goes on."""
-_IN_FLIGHT = 640
-"""Webhooks under way from this process, to all destinations."""
+_IN_FLIGHT, _UNCONFIRMED = 640, 2_000
+"""Webhooks and messages under way from this process, to all destinations."""
 _HELD_BYTES = 64 * 1024 * 1024
 _RECORDED_AT_ONCE = 1_000
 _RECORD_FIRST_S, _RECORD_EVERY_S = 0.02, 0.25
@@ -47,8 +47,6 @@ before a first word of it is recorded."""
 _LOOK_EVERY_S = 0.5
 """How long a run goes on without looking for what else is due."""
 _LEAST_PAUSE_S = 0.05
-_PUBLISHING = 2
-"""Groups of messages that are under way to RabbitMQ, or not yet recorded, at once."""
 _FAULT = Outcome(code=Code.INTERNAL_ERROR, detail="see the log of the worker")
 
 Result = TypeVar("Result")
@@ -79,15 +77,19 @@ class _Dispatch:
     def __init__(self) -> None:
         self._name = uuid.uuid4().hex[:12]
         self._database = ThreadPoolExecutor(1, thread_name_prefix="dispatch-db")
-        self._brokers = ThreadPoolExecutor(_PUBLISHING, thread_name_prefix="dispatch-amqp")
         self._destinations: dict[int, Destination] = {}
         self._endpoints: dict[int, Endpoint | Outcome] = {}
         self._held: dict[int, Claim] = {}
         self._held_bytes = self._recording = 0
         self._flights: Flights[Parcel] = Flights(_IN_FLIGHT)
+        self._messages: Flights[Parcel] = Flights(_UNCONFIRMED)
+        self._ways = (self._flights, self._messages)
+        self._stream: rabbitmq.Stream[Parcel]
+        self._confirmed: asyncio.Queue[Sent] = asyncio.Queue()
+        """How messages ended: no more than were under way."""
+        self._workers: list[asyncio.Task[None]] = []
         # Bounded: what was sent and not yet recorded is sent again when this process dies.
         self._ended: asyncio.Queue[Sent] = asyncio.Queue(_RECORDED_AT_ONCE)
-        self._publishing = asyncio.Semaphore(_PUBLISHING)
         self._under_way: set[asyncio.Task[None]] = set()
         self._shared: set[int] = set()
         self._moved = asyncio.Event()
@@ -98,40 +100,44 @@ class _Dispatch:
 
     async def run(self) -> int:
         keeper = asyncio.create_task(self._keep_claims())
-        recorder = asyncio.create_task(self._record_all())
-        recorder.add_done_callback(lambda _: self._moved.set())
+        self._stream = rabbitmq.Stream(settings.RABBITMQ_URL, self._on_ended, window=_UNCONFIRMED)
+        for work in (self._record_all(), self._land_messages()):
+            worker = asyncio.create_task(work)
+            worker.add_done_callback(lambda _: self._moved.set())
+            self._workers.append(worker)
         try:
             async with webhook_sender() as sender:
-                await self._feed(sender, recorder)
+                await self._feed(sender)
         finally:
-            keeper.cancel()
-            recorder.cancel()
+            for task in (keeper, *self._workers):
+                task.cancel()
+            await self._stream.close()
             leave = partial(turns.leave, self._name, list(self._shared), now=timezone.now())
             await self._in_database(leave)
             await self._in_database(connections.close_all)
             self._database.shutdown()
-            self._brokers.shutdown()
         return self._tries
 
-    async def _feed(self, sender: WebhookSender, recorder: asyncio.Task[None]) -> None:
+    async def _feed(self, sender: WebhookSender) -> None:
         """Take turns while there is something to send, and wait for the last of it to be recorded."""
         stop_at = time.monotonic() + _RUN_S
         while True:
             may_claim = time.monotonic() < stop_at
             again_in_s = await self._turn(sender, may_claim=may_claim)
-            if recorder.done():
-                recorder.result()
+            for worker in self._workers:
+                if worker.done():
+                    worker.result()
             if self._held or self._recording:
-                await self._until_there_is_room(recorder)
+                await self._until_there_is_room()
             elif again_in_s is None or not may_claim:
                 return
             else:
                 await asyncio.sleep(min(max(again_in_s, _LEAST_PAUSE_S), _LOOK_EVERY_S))
 
-    async def _until_there_is_room(self, recorder: asyncio.Task[None]) -> None:
+    async def _until_there_is_room(self) -> None:
         """Wait until a good part of what was taken has ended or been recorded, or a moment has passed."""
         until = time.monotonic() + _LOOK_EVERY_S
-        while (self._held or self._recording) and not recorder.done():
+        while (self._held or self._recording) and not any(w.done() for w in self._workers):
             left_s = until - time.monotonic()
             if left_s <= 0 or (self._ends >= self._enough_ends and not self._held_too_much()):
                 return
@@ -168,7 +174,8 @@ class _Dispatch:
         self._shared = (self._shared - turn.slots.keys()) | turn.shared
         self._note_places(turn.destinations, timezone.now())
         for pk, slots in turn.slots.items():
-            self._flights.allow(pk, slots)
+            for way in self._ways:
+                way.allow(pk, slots)
             if not slots and pk not in turn.destinations:
                 await self._give_back(pk)
         await self._load(turn.claims, sender)
@@ -183,10 +190,7 @@ class _Dispatch:
 
     def _may_fly(self, pk: int, claimed: int) -> int:
         """Return what is under way there, or will be before the next turn is known."""
-        place = self._destinations.get(pk)
-        if place is not None and place.type != Destination.Type.WEBHOOK:
-            return claimed
-        return max(self._flights.flying(pk), min(self._flights.slots(pk), claimed))
+        return max(max(way.flying(pk), min(way.slots(pk), claimed)) for way in self._ways)
 
     def _note_places(self, places: dict[int, Destination], now: datetime) -> None:
         self._destinations |= places
@@ -198,7 +202,7 @@ class _Dispatch:
 
     async def _give_back(self, destination_id: int) -> None:
         """Give back what waits for a destination that may not be sent to any more."""
-        parcels = self._flights.withdraw(destination_id)
+        parcels = [parcel for way in self._ways for parcel in way.withdraw(destination_id)]
         if not parcels:
             return
         claims = [parcel.claim for parcel in parcels]
@@ -230,18 +234,14 @@ class _Dispatch:
                 logger.warning("leases not renewed", extra={"error": str(error)[:200]})
 
     def _start(self, parcels: Sequence[Parcel], sender: WebhookSender) -> None:
-        """Let webhooks wait for a slot each, and publish RabbitMQ's all together."""
-        together = []
+        """Let each wait for a slot, and let go what has one."""
         for parcel in parcels:
             self._held_bytes += len(parcel.message.body)
             pk = parcel.claim.destination_id
-            if self._destinations[pk].type == Destination.Type.WEBHOOK:
-                self._flights.put(pk, parcel)
-            else:
-                together.append(parcel)
-        if together:
-            self._spawn(self._publish(together))
+            is_webhook = self._destinations[pk].type == Destination.Type.WEBHOOK
+            (self._flights if is_webhook else self._messages).put(pk, parcel)
         self._fly(sender)
+        self._publish()
 
     def _fly(self, sender: WebhookSender) -> None:
         for pk, parcel in self._flights.start():
@@ -276,18 +276,26 @@ class _Dispatch:
             logger.exception("sending failed", extra={"result": parcel.message.id})
             return _FAULT
 
-    async def _publish(self, parcels: Sequence[Parcel]) -> None:
-        messages = [self._addressed(p) for p in parcels]
-        publish = partial(rabbitmq.publish, settings.RABBITMQ_URL, messages)
-        async with self._publishing:
-            try:
-                outcomes = await asyncio.get_running_loop().run_in_executor(self._brokers, publish)
-            except Exception:
-                logger.exception("publishing failed", extra={"messages": len(messages)})
-                outcomes = [_FAULT] * len(messages)
-            for parcel, outcome in zip(parcels, outcomes, strict=True):
-                await self._ended.put(Sent(parcel=parcel, outcome=outcome))
-                self._note_ends(1)
+    def _publish(self) -> None:
+        """Let go the messages that have a slot; how each ended is told to ``_on_ended``."""
+        started = self._messages.start()
+        if started:
+            self._stream.add([(parcel, self._addressed(parcel)) for _, parcel in started])
+
+    def _on_ended(self, parcel: Parcel, outcome: Outcome) -> None:
+        self._confirmed.put_nowait(Sent(parcel=parcel, outcome=outcome))
+
+    async def _land_messages(self) -> None:
+        """Hand on how messages ended, and let as many leave in their place."""
+        while True:
+            ended = [await self._confirmed.get()]
+            while not self._confirmed.empty():
+                ended.append(self._confirmed.get_nowait())
+            for sent in ended:
+                await self._ended.put(sent)
+                self._messages.land(sent.parcel.claim.destination_id)
+            self._note_ends(len(ended))
+            self._publish()
 
     def _addressed(self, parcel: Parcel) -> rabbitmq.Addressed:
         place = self._destinations[parcel.claim.destination_id]
@@ -317,7 +325,7 @@ class _Dispatch:
         """Return what has ended: when it is many, when nothing else is under way, or after a while."""
         sent = [await self._ended.get()]
         until = time.monotonic() + most_s
-        while self._under_way and self._ended.qsize() < _RECORDED_AT_ONCE:
+        while self._is_busy() and self._ended.qsize() < _RECORDED_AT_ONCE:
             left_s = until - time.monotonic()
             if left_s <= 0:
                 break
@@ -325,6 +333,9 @@ class _Dispatch:
         while not self._ended.empty() and len(sent) < _RECORDED_AT_ONCE:
             sent.append(self._ended.get_nowait())
         return sent
+
+    def _is_busy(self) -> bool:
+        return bool(self._under_way or self._messages.in_air)
 
     def _drop(self, parcel: Parcel) -> None:
         self._held.pop(parcel.claim.request_id, None)

@@ -19,7 +19,8 @@ class Flights(Generic[Cargo]):
         self._most = most
         self._slots: dict[int, int] = {}
         self._flying: Counter[int] = Counter()
-        self._in_air = 0
+        self.in_air = 0
+        """Under way, over all destinations."""
         self._queues: dict[int, deque[Cargo]] = {}
         self.waiting = 0
         """Over all destinations."""
@@ -47,7 +48,7 @@ class Flights(Generic[Cargo]):
             started.append((destination, queue.popleft()))
             self.waiting -= 1
             self._flying[destination] += 1
-            self._in_air += 1
+            self.in_air += 1
             if queue:
                 turn.append(destination)
             else:
@@ -57,7 +58,7 @@ class Flights(Generic[Cargo]):
     def land(self, destination: int) -> None:
         """Note that one of the destination's has ended."""
         self._flying[destination] -= 1
-        self._in_air -= 1
+        self.in_air -= 1
 
     def withdraw(self, destination: int) -> list[Cargo]:
         """Take out all that still waits for the destination; it is not to be sent."""
@@ -75,5 +76,5 @@ class Flights(Generic[Cargo]):
 
     def _has_room(self, destination: int) -> bool:
         flying = self._flying[destination]
-        fair = max(1, (self._most - self._in_air) // 2)
+        fair = max(1, (self._most - self.in_air) // 2)
         return flying < min(self._slots.get(destination, 0), fair)

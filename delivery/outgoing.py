@@ -17,7 +17,7 @@ from delivery.retry import Schedule
 from delivery.webhook import Endpoint, WebhookSender, WebhookTerms
 
 _MESSAGES_IN_FLIGHT = 1_000
-"""RabbitMQ takes them in one pipeline, so its window is wide."""
+"""RabbitMQ confirms many at a time, so its window is wide."""
 
 
 def guard() -> AddressGuard:

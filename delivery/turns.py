@@ -146,7 +146,7 @@ class _Taking:
             pace = pacing.refill(pace, place.max_per_second, self._now)
             row.tokens, row.tokens_at = pace.tokens, pace.tokens_at
             return min(int(pace.tokens or 0), slots - held.claimed)
-        if place.type != Destination.Type.WEBHOOK or pace.latency_s is None or pace.failures_in_row:
+        if pace.latency_s is None or pace.failures_in_row:
             return slots - held.claimed  # it may fail: nothing is claimed that could wait elsewhere
         soon = max(2 * slots, int(slots * _AHEAD_S / max(pace.latency_s, 0.001)))
         most = min(self._at_once, soon)

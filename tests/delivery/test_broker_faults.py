@@ -126,7 +126,7 @@ def tried(place) -> list[str]:
 def test_a_broker_with_an_alarm_takes_nothing_and_gets_it_when_the_alarm_is_over(
     own_broker, queue, monkeypatch
 ):
-    monkeypatch.setattr(dispatch.rabbitmq, "publish", partial(rabbitmq.publish, timeout_s=2))
+    monkeypatch.setattr(dispatch.rabbitmq, "Stream", partial(rabbitmq.Stream, timeout_s=2))
     place = place_of(queue)
     add_results(place, 5)
     own_broker.control("set_vm_memory_high_watermark", "0.000001")

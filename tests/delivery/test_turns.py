@@ -96,6 +96,13 @@ def test_no_more_is_claimed_than_is_sent_soon():
     assert take(held={place.pk: Held(claimed=8, flying=4)}).claims == []
 
 
+def test_messages_for_a_broker_that_is_well_are_claimed_ahead_of_its_confirms():
+    place = results_at(20, type="rabbitmq", url="", queue="results", max_in_flight=8)
+    DestinationHealth.objects.create(destination=place, latency_s=0.01)
+
+    assert len(take(held={place.pk: Held(claimed=8, flying=8)}).claims) == 20
+
+
 @pytest.mark.parametrize("known", [{}, {"latency_s": 0.001, "failures_in_row": 1}])
 def test_of_a_place_that_may_fail_no_more_is_claimed_than_may_fly(known):
     place = results_at(20, max_in_flight=4)
