@@ -74,6 +74,7 @@ NAVIGATION = [
         "Access",
         _page("Projects", "batching.project", "workspaces"),
         _page("API keys", "batching.apikey", "key"),
+        {"title": "Try the API", "icon": "api", "link": "/api/docs"},
         _page("Accounts", "batching.account", "cloud"),
         _page("Audit log", "batching.auditentry", "policy"),
         _page("Users", "auth.user", "person"),

@@ -15,7 +15,7 @@ from django.db.models import Count
 from django.urls import reverse
 from django.utils import timezone
 
-from batching.admin import charts, shown
+from batching.admin import charts, sandbox_page, shown
 from batching.admin.concerns import capped, concerns
 from batching.admin.rows import MOST_COUNTED
 from batching.admin.tiles import tiles
@@ -51,6 +51,7 @@ def overview(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
         "may_look": True,
         "as_of": now,
         "is_empty": not requests,
+        "has_sandbox": not requests and sandbox_page.is_offered(request),
         "concerns": concerns(now, is_new=not requests),
         "tiles": tiles(requests, now),
         "requests_by_state": _linked("batching.request", RequestState, requests),

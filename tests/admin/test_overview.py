@@ -326,3 +326,13 @@ def test_every_tile_opens_a_list(as_, ticking):
 
     for tile in overview.overview(client.get(reverse("admin:index")).wsgi_request, {})["tiles"]:
         assert client.get(tile.url).status_code == 200, tile.title
+
+
+def test_an_empty_panel_leads_to_the_sandbox_while_there_is_one(as_):
+    client = as_("operator")
+    invitation = "Send a sample from its page"
+    assert invitation not in client.get(reverse("admin:index")).content.decode()
+
+    an_account()
+
+    assert invitation in client.get(reverse("admin:index")).content.decode()
