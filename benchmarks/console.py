@@ -39,7 +39,8 @@ from django.urls import Resolver404, resolve  # noqa: E402
 
 from batching.api.urls import ROUTES  # noqa: E402
 from batching.models import ApiKey, Project, Request  # noqa: E402
-from benchmarks.console_rows import Size, fill  # noqa: E402
+from benchmarks.console_rows import fill  # noqa: E402
+from benchmarks.console_sql import Size  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

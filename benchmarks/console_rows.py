@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from django.utils import timezone
 from django_fsm_log.models import StateLog
 
 from batching import models as ours
+from benchmarks.console_sql import IN_BATCH, Size, Sql
 from delivery.models import Attempt, DestinationHealth, Event, EventDelivery, Rejection, Replay
 
 if TYPE_CHECKING:
@@ -34,97 +34,9 @@ MODELS = ("gpt-5", "gpt-5-mini", "gpt-5-nano", "gpt-4.1", "gpt-4.1-mini", "o4-mi
 PLACES = ("answers", "ranking", "tickets", "labels", "digest", "nightly", "audit", "archive")
 PLACES_OF_PROJECT = 40
 LANES = len(ACCOUNTS) * len(MODELS)
-IN_BATCH = 250
 DEAD_TRIES = 3
-_SPAN_S, _HELD_SPAN_S = 14 * 24 * 3600, 30 * 3600
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """How many rows; the borders are numbers of requests, in the order in which they came."""
-
-    requests: int
-    attempts: int
-    history: int
-    """Rows of history for each request that has ended."""
-    is_held: bool = False
-    """Nothing is due for a day: for a panel to look at while workers run beside it."""
-
-    @property
-    def span_s(self) -> int:
-        """Seconds from the first request to the last."""
-        return _HELD_SPAN_S if self.is_held else _SPAN_S
-
-    @property
-    def big(self) -> int:
-        """The last request of the big first batch."""
-        return self._part(50)
-
-    @property
-    def ended(self) -> int:
-        """The last one that has ended; then those due, at the provider, in line, in open batches, unpacked."""
-        return self._part(940)
-
-    @property
-    def due(self) -> int:
-        return self._part(955)
-
-    @property
-    def held(self) -> int:
-        return self._part(985)
-
-    @property
-    def in_line(self) -> int:
-        return self._part(993)
-
-    @property
-    def packed(self) -> int:
-        return self._part(995)
-
-    @property
-    def batches(self) -> int:
-        return 1 + (self.packed - self.big) // IN_BATCH
-
-    def _part(self, thousandths: int) -> int:
-        return self.requests * thousandths // 1000 // IN_BATCH * IN_BATCH
-
-
-class Sql:
-    """Words that the two databases spell differently; each takes SQL and returns SQL."""
-
-    def __init__(self) -> None:
-        self.is_postgresql = connection.vendor == "postgresql"
-        moment = timezone.now()
-        self.now = str(moment) if self.is_postgresql else str(moment.replace(tzinfo=None))
-
-    def ago(self, seconds: str) -> str:
-        if self.is_postgresql:
-            return f"(timestamptz '{self.now}' - ({seconds}) * interval '1 second')"
-        return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', '{self.now}', (-({seconds})) || ' seconds')"
-
-    def after(self, column: str, seconds: str) -> str:
-        if self.is_postgresql:
-            return f"({column} + ({seconds}) * interval '1 second')"
-        return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', {column}, ({seconds}) || ' seconds')"
-
-    def due(self, size: Size) -> str:
-        return self.ago("-86400" if size.is_held else "n %% 7200 - 3600")
-
-    def key(self, prefix: str, number: str = "n") -> str:
-        if self.is_postgresql:
-            return f"('{prefix}_' || lpad(({number})::text, 32, '0'))"
-        return f"('{prefix}_' || printf('%%032d', {number}))"
-
-    def text(self, beginning: str, number: str = "n") -> str:
-        return f"('{beginning}' || ({number}))"
-
-    def binary(self, text: str) -> str:
-        return f"convert_to({text}, 'UTF8')" if self.is_postgresql else f"CAST({text} AS blob)"
-
-    def yes(self, condition: str) -> str:
-        return (
-            f"({condition})" if self.is_postgresql else f"(CASE WHEN {condition} THEN 1 ELSE 0 END)"
-        )
+_ANSWERED_AFTER_S = "(3000 - {0} %% 1500)"
+"""Seconds from intake to the answer, as SQL over the request's number."""
 
 
 def fill(size: Size) -> None:
@@ -261,7 +173,8 @@ def _batches(size: Size, sql: Sql) -> None:
     many = f"(CASE WHEN n = 1 THEN {size.big} ELSE {IN_BATCH} END)"
     columns = {
         "id": "n", "key": sql.key("bat"), "state": state, "lane_id": f"1 + n %% {LANES}",
-        "created_at": created, "state_changed_at": created,
+        "created_at": created,
+        "state_changed_at": f"CASE WHEN {last} <= {size.ended} THEN {sql.after(created, '3140')} ELSE {created} END",
         "create_started_at": f"CASE WHEN {held} THEN {created} END",
         "next_attempt_at": f"CASE WHEN {ended} THEN NULL ELSE {sql.due(size)} END",
         "request_count": many, "size_bytes": f"{many} * 700", "token_estimate": f"{many} * 900",
@@ -307,7 +220,9 @@ def _requests(size: Size, sql: Sql) -> None:
 
 def _request_columns(size: Size, sql: Sql) -> dict[str, str]:
     created = sql.ago(f"({size.requests} - n) * {size.span_s}.0 / {size.requests}")
-    later = sql.ago(f"({size.requests} - n) * {size.span_s}.0 / {size.requests} * 0.9")
+    later = sql.ago(
+        f"({size.requests} - n) * {size.span_s}.0 / {size.requests} - {_ANSWERED_AFTER_S.format('n')}"
+    )
     dead = f"n <= {size.ended} AND place IS NOT NULL AND m >= 900 AND m < 950"
     bad = f"n <= {size.ended} AND m >= 950"
     state = (
@@ -330,6 +245,8 @@ def _request_columns(size: Size, sql: Sql) -> dict[str, str]:
         "tries": f"CASE WHEN {dead} THEN {DEAD_TRIES} ELSE 0 END",
         "delivered_at": f"CASE WHEN n <= {size.ended} AND place IS NOT NULL AND NOT ({dead}) THEN {later} END",
         "dead_at": f"CASE WHEN {dead} THEN {later} END",
+        "dead_cause": f"CASE WHEN NOT ({dead}) THEN NULL WHEN n %% 5 < 3 THEN 'http_status:' || (500 + n %% 4)"
+        " WHEN n %% 5 = 3 THEN 'timeout' ELSE 'connection_error' END",
     }  # fmt: skip
 
 
@@ -379,15 +296,17 @@ def _attempts(size: Size, sql: Sql) -> None:
 
 
 _BATCH_STEPS = (
-    ("building", "seal", "uploading", 600), ("uploading", "uploaded", "uploaded", 604), ("uploaded", "submit", "submitting", 606),
+    ("building", "seal", "uploading", 590), ("uploading", "uploaded", "uploaded", 594),
+    ("uploaded", "wait", "waiting_for_capacity", 595), ("waiting_for_capacity", "submit", "submitting", 606),
     ("submitting", "accepted", "processing", 607), ("processing", "complete", "completed", 3100),
     ("completed", "download", "downloading", 3101), ("downloading", "settled", "ready_to_deliver", 3110), ("ready_to_deliver", "deliver", "delivering", 3111),
     ("delivering", "delivered", "state", 3140),
 )  # fmt: skip
 """From, transition, to, and seconds since the batch was opened."""
 _REQUEST_STEPS = (
-    ("pending", "submitted", "processing", 607), ("processing", "answered", "processed", 3110),
-    ("processed", "deliver", "delivering", 3111), ("delivering", "delivered", "state", 3112),
+    ("pending", "submitted", "processing", 607), ("processing", "answered", "processed", _ANSWERED_AFTER_S.format("id")),
+    ("processed", "deliver", "delivering", _ANSWERED_AFTER_S.format("id") + " + 1"),
+    ("delivering", "delivered", "state", _ANSWERED_AFTER_S.format("id") + " + 2"),
 )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ ALL_LOOKS = ("light", "dark", "narrow")
 _BATCH = "/admin/batching/batch/"
 _REQUEST = "/admin/batching/request/"
 SHOTS = (
-    Shot(name="overview", path="/admin/", looks=ALL_LOOKS),
+    Shot(name="overview", path="/admin/?range=24h", looks=ALL_LOOKS),
     Shot(name="batches", path=_BATCH, looks=ALL_LOOKS),
     Shot(name="batch", path=f"{_BATCH}?state__exact=partially_delivered", opens_first_row=True, looks=ALL_LOOKS),
     Shot(name="batch-waiting", path=f"{_BATCH}?state__exact=waiting_for_capacity", opens_first_row=True),
@@ -94,6 +94,8 @@ SHOTS = (
     Shot(name="lane", path="/admin/batching/lane/?standing=paused", opens_first_row=True, looks=ALL_LOOKS),
     Shot(name="destinations", path="/admin/batching/destination/"),
     Shot(name="destination", path="/admin/batching/destination/?standing=circuit_open", opens_first_row=True, looks=("light", "dark")),
+    Shot(name="dead-letters", path="/admin/dead-letters/", looks=ALL_LOOKS),
+    Shot(name="costs", path="/admin/costs/"),
     Shot(name="attempts", path="/admin/delivery/attempt/"),
     Shot(name="replays", path="/admin/delivery/replay/"),
     Shot(name="events", path="/admin/delivery/eventdelivery/"),
@@ -148,6 +150,7 @@ def _photograph(panel: Panel, given: argparse.Namespace) -> list[str]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGS))
         for look in LOOKS:
             page = _logged_in(browser, panel, look)
+            _wait_until_counted(page)
             for shot in SHOTS:
                 is_wanted = not given.only or shot.name in given.only
                 if is_wanted and (given.all or look.name in shot.looks):
@@ -168,6 +171,15 @@ def _logged_in(browser: Browser, panel: Panel, look: Look) -> Page:
     page.press("#id_password", "Enter")
     page.wait_for_url(f"{panel.url}/admin/")
     return page
+
+
+def _wait_until_counted(page: Page) -> None:
+    """Wait until the charts know of the rows that were made."""
+    for _ in range(60):
+        page.reload()
+        if page.get_by_text("Counted up to").count():
+            return
+        page.wait_for_timeout(1_000)
 
 
 def _take(page: Page, panel: Panel, shot: Shot, look: Look, given: argparse.Namespace) -> bool:
