@@ -74,7 +74,7 @@ class WideMoves(MovesAdmin[Row], Generic[Row]):
         self, request: HttpRequest, move: Move, rows: QuerySet[Any]
     ) -> HttpResponse | None:
         """Lead to the order when everything that the filter matches was chosen."""
-        if request.POST.get("select_across") == "1" and _is_wide(move):
+        if "1" in request.POST.getlist("select_across") and _is_wide(move):
             return HttpResponseRedirect(self._order_url(move, request.GET.urlencode()))
         return super()._move_selected(request, move, rows)
 
