@@ -138,7 +138,7 @@ def tokens_cell(batch: Batch, _figures: Figures, _now: datetime) -> SafeString:
     if batch.input_tokens is None:
         return _over(format_html("{} est.", estimate), "")
     real = shown.about(batch.input_tokens + (batch.output_tokens or 0))
-    both = format_html('{} <span class="b-muted">est. →</span> {}', estimate, real)
+    both = format_html('<span class="b-nowrap">{} est. → {}</span>', estimate, real)
     cost = shown.money(batch.cost_nano) if batch.cost_nano is not None else "cost unknown"
     return _over(both, cost)
 

@@ -183,7 +183,9 @@ def _unfit(move: Move, states: Any, done: int) -> Counter[str]:
     fit = move.states
     refused = Counter(f"it is {s}" for s in states if fit is not None and s not in fit)
     rest = len(states) - done - refused.total()
-    return refused + Counter({"its batch is in a file or at the provider by now": rest} if rest > 0 else {})
+    return refused + Counter(
+        {"its batch is in a file or at the provider by now": rest} if rest > 0 else {}
+    )
 
 
 def _one_by_one(run: Run, move: Move, user: User, ids: list[int], now: datetime) -> int:

@@ -78,10 +78,9 @@ class RunAdmin(WalkAdmin[Run]):
         how = "Stopped" if row.state == Run.State.STOPPED else "Ended"
         return f"{how} at {at}: {row.done:,} done, {row.skipped:,} skipped."
 
-    def figures(self, row: Run) -> list[tuple[str, str]]:
-        """Add why rows were skipped."""
-        refused = sorted(row.refusals.items(), key=lambda one: -one[1])
-        return [*super().figures(row), *((f"Skipped: {why}", f"{many:,}") for why, many in refused)]
+    def reasons(self, row: Run) -> list[tuple[str, int]]:
+        """Say why rows were skipped, most first."""
+        return sorted(row.refusals.items(), key=lambda one: -one[1])
 
 
 def _label(row: Run) -> str:

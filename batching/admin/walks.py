@@ -61,13 +61,29 @@ class WalkAdmin(MovesAdmin[Kind], MachineRows[Kind], Generic[Kind]):
         if (row := self.row_at(request, object_id)) is not None:
             context |= {"row": row, "page": shown.page_of(row), "done_verb": self.done_verb}
             context |= {"why": self.explained(row, timezone.now()), "figures": self.figures(row)}
+            context |= {"reasons": self.reasons(row)}
         is_part = bool(getattr(request, "htmx", False)) and row is not None
         if is_part and self.has_view_permission(request, row):
-            status = None if row is None or row.is_running else STOP_POLLING
-            return TemplateResponse(
-                request, self.change_form_outer_before_template, context, status=status
-            )
+            return self._renewed(request, context, is_over=row is not None and not row.is_running)
         return super().change_view(request, object_id, form_url, context)
+
+    def _renewed(
+        self, request: HttpRequest, context: dict[str, Any], *, is_over: bool
+    ) -> HttpResponse:
+        """Return the progress; at the end the whole page is read anew, for its buttons have changed."""
+        page = TemplateResponse(
+            request,
+            self.change_form_outer_before_template,
+            context,
+            status=STOP_POLLING if is_over else None,
+        )
+        if is_over:
+            page["HX-Refresh"] = "true"
+        return page
+
+    def reasons(self, row: Kind) -> list[tuple[str, int]]:
+        """Return why rows were skipped, and how many for each reason; none where nobody keeps that."""
+        return []
 
     def explained(self, row: Kind, now: datetime) -> str:
         """Return in a sentence what it does now and what comes next."""

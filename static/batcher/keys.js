@@ -11,7 +11,7 @@
     ["x", "tick the row"],
     ["?", "this help"],
   ];
-  const isWriting = (element) => element.isContentEditable || element.matches("input, textarea, select");
+  const isWriting = (element) => element.isContentEditable || element.matches("input:not([type=checkbox], [type=radio]), textarea, select");
   const rows = () => [...document.querySelectorAll("#result_list tbody tr")].filter((row) => linkOf(row));
   const linkOf = (row) => row.querySelector("th a, td a");
 

@@ -232,7 +232,10 @@ def test_requests_are_moved_as_a_set_and_the_rest_is_told(as_):
     assert set(states_of(*free, building)) == {"cancelled"}
     assert states_of(in_file, sent) == ["pending", "processing"]
     assert (run.done, run.skipped) == (4, 2)
-    assert run.refusals == {"it is processing": 1, "its batch is in a file or at the provider by now": 1}
+    assert run.refusals == {
+        "it is processing": 1,
+        "its batch is in a file or at the provider by now": 1,
+    }
 
 
 def test_bad_ends_are_retried_as_a_set(as_):
