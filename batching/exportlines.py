@@ -92,6 +92,8 @@ COLUMNS: Final = (
     _plain("settled_at"),
     _plain("delivered_at"),
     _plain("given_up_at", "dead_at", is_usual=False),
+    _plain("given_up_because", "dead_cause", is_usual=False),
+    _plain("discarded_at", is_usual=False),
     _plain("delivery_tries", "tries", is_usual=False),
     _plain("token_estimate", is_usual=False),
     _answered("status_code"),

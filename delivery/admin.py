@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.utils import timezone
-from unfold.contrib.filters.admin import TextFilter
 
 from batching.admin import searching, shown
+from batching.admin.keyset import KeysetRows
 from batching.admin.payloads import PAYLOAD_PERMISSION
+from batching.admin.request_reading import DestinationFilter
 from batching.admin.rows import MachineRows
 from batching.templatetags.badges import BAD, GOOD, QUIET, WARNING, badge, outcome_badge
 from delivery import event_admin, replay_admin  # noqa: F401  # they register their pages
@@ -27,23 +28,14 @@ if TYPE_CHECKING:
 SILENT_AFTER = timedelta(seconds=60)
 
 
-class DestinationFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
+class AtDestination(DestinationFilter):
     """Attempts at one destination, by its key or name."""
 
     title = "destination (key or name)"
-    parameter_name = "destination"
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Attempt]) -> QuerySet[Attempt]:
-        """Keep the attempts at the destination that was named."""
-        term = (self.value() or "").strip()
-        if not term:
-            return queryset
-        named = searching.key_is(term, "dst", "destination__key")
-        return queryset.filter(named) if named else queryset.filter(destination__name=term)
 
 
 @admin.register(Attempt)
-class AttemptAdmin(MachineRows[Attempt]):
+class AttemptAdmin(KeysetRows[Attempt], MachineRows[Attempt]):
     """Written by the senders."""
 
     list_display = (
@@ -58,7 +50,7 @@ class AttemptAdmin(MachineRows[Attempt]):
     )
     list_display_links = ("ended_at",)
     list_select_related = ("request", "destination")
-    list_filter = (DestinationFilter,)
+    list_filter = (AtDestination,)
     search_fields = ("request__key",)
     search_help_text = "Key of a request (req_…)"
     deferred_in_lists = ("answer",)

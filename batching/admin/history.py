@@ -16,6 +16,7 @@ from django.utils.html import format_html
 from django_fsm_log.models import StateLog
 
 from batching.admin import searching, shown
+from batching.admin.keyset import KeysetRows
 from batching.admin.rows import MachineRows
 from batching.models import Batch, Request
 from batching.templatetags.badges import state_badge
@@ -96,7 +97,7 @@ def author_and_reason(log: StateLog) -> tuple[str, str]:
 
 
 @admin.register(StateLog)
-class StateLogAdmin(MachineRows[StateLog]):
+class StateLogAdmin(KeysetRows[StateLog], MachineRows[StateLog]):
     """Every move of every batch and request, newest first."""
 
     list_display = ("timestamp", "moved", "arrow", "who", "why")

@@ -11,15 +11,23 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic
 
 from django.db.models import QuerySet
 
-from batching.admin.rows import ROWS_ALONE, CappedPaginator, OurChangeList, count_up_to
+from batching.admin.rows import (
+    ROWS_ALONE,
+    CappedPaginator,
+    OurAdmin,
+    OurChangeList,
+    Row,
+    count_up_to,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from django.contrib.admin.views.main import ChangeList
     from django.http import HttpRequest
 
 TOP, BEFORE, AFTER = "top", "before", "after"
@@ -130,6 +138,20 @@ class KeysetPaginator(CappedPaginator):
     def counted(self) -> int:
         """Rows on this page: no more are counted."""
         return len(self.object_list)
+
+
+class KeysetRows(OurAdmin[Row], Generic[Row]):
+    """An admin whose list is read by row id, and whose filters indexes serve in that order, each and together."""
+
+    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
+        """Read by row id, frozen while it is read."""
+        return KeysetChangeList
+
+    def span_of(
+        self, given: dict[str, str], query: str, rows: QuerySet[Row], place: Place
+    ) -> tuple[int, int] | None:
+        """Return between which ids to look for these rows; None: an index serves them."""
+        return None
 
 
 class KeysetChangeList(OurChangeList):

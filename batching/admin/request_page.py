@@ -90,6 +90,8 @@ def sendings(row: Request, steps: Sequence[Step]) -> list[Sending]:
         elif step.transition == "requeue":
             found[number] = replace(known, outcome=step.why or "sent again")
             number += 1
+    if (before := found.get(row.attempt - 1)) is not None:
+        found[row.attempt - 1] = replace(before, batch_id=row.came_from_id)
     found.setdefault(row.attempt, Sending(number=row.attempt))
     found[row.attempt] = replace(found[row.attempt], batch_id=row.batch_id)
     for answer in _answers(row):

@@ -190,11 +190,11 @@ class OutcomeFilter(DropdownFilter):  # type: ignore[misc]  # the theme carries 
 
 
 class DestinationFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types
-    """Requests whose results go to one destination."""
+    """What goes to one destination, told by its number: no join."""
 
     title, parameter_name = "destination (key or name; none: pulled)", "destination"
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Keep what leads there by now."""
         term = (self.value() or "").strip()
         if not term:

@@ -16,7 +16,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 
 from batching import steering, steering_sets
 from batching.admin import exporting, replay_orders, request_page, request_reading, searching, shown
-from batching.admin.keyset import KeysetChangeList
+from batching.admin.keyset import KeysetRows
 from batching.admin.moves import Move, ReasonForm, sources_of
 from batching.admin.payloads import (
     PAYLOAD_PERMISSION,
@@ -56,7 +56,6 @@ from delivery import discards, outgoing, redelivery, redirecting
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from django.contrib.admin.views.main import ChangeList
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
     from django.urls import URLPattern
@@ -174,7 +173,9 @@ MOVES = (
 
 
 @admin.register(Request)
-class RequestAdmin(WideMoves[Request], SavedViews[Request], MachineRows[Request]):
+class RequestAdmin(
+    WideMoves[Request], SavedViews[Request], KeysetRows[Request], MachineRows[Request]
+):
     """Made by clients and the machine, moved by operators."""
 
     moves = MOVES
@@ -268,10 +269,6 @@ class RequestAdmin(WideMoves[Request], SavedViews[Request], MachineRows[Request]
             ),
             *super().get_urls(),
         ]
-
-    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
-        """Read by row id, frozen while it is read."""
-        return KeysetChangeList
 
     def span_of(
         self, given: dict[str, str], query: str, rows: QuerySet[Request], place: Place
@@ -408,7 +405,7 @@ def _delivery_of(row: Request) -> SafeString | str:
     if row.delivered_at and row.due_at is None:
         return "delivered"
     if row.dead_at:
-        return f"given up after {row.tries}"
+        return "discarded" if row.discarded_at else f"given up after {row.tries}"
     if row.due_at is None:
         return "not due yet"
     return format_html("try {}, {}", row.tries + 1, shown.age(row.due_at))

@@ -106,7 +106,8 @@ def _delivered(row: Request) -> Stage:
     if row.destination is None:
         return Stage(name="delivered", how=LEFT_OUT, note="its client pulls")
     if row.dead_at:
-        return Stage(name="given up", how=BAD, at=row.dead_at, note=f"after {row.tries} tries")
+        note = f"after {row.tries} tries{', and discarded' if row.discarded_at else ''}"
+        return Stage(name="given up", how=BAD, at=row.dead_at, note=note)
     if row.delivered_at and row.due_at is None:
         return Stage(name="delivered", how=DONE, at=row.delivered_at)
     return Stage(name="delivered", note=f"{row.tries} tries so far" if row.tries else "")

@@ -15,6 +15,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownF
 from batching import clientbatch
 from batching.admin import running, searching, shown, submission_page
 from batching.admin.exporting import EXPORT
+from batching.admin.keyset import KeysetRows
 from batching.admin.moves import Move, MovesAdmin
 from batching.admin.rows import MachineRows
 from batching.admin.walks import STOP_POLLING
@@ -75,7 +76,7 @@ MOVES = (
 
 
 @admin.register(Submission)
-class SubmissionAdmin(MovesAdmin[Submission], MachineRows[Submission]):
+class SubmissionAdmin(MovesAdmin[Submission], KeysetRows[Submission], MachineRows[Submission]):
     """Made at intake."""
 
     moves = MOVES

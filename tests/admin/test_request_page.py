@@ -102,7 +102,7 @@ def test_each_attempt_at_the_provider_is_told_with_its_ids_or_its_reason():
         ({"state": "failed"}, True),
         ({"state": "delivered"}, True),
     ],
-    ids=str,
+    ids=["new", "to be pulled", "failed and due", "failed", "delivered"],
 )
 def test_the_page_asks_for_itself_until_nothing_more_happens(as_, fields, is_final):
     row = a_request(**fields)
