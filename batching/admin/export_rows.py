@@ -121,6 +121,6 @@ class ExportAdmin(WalkAdmin[Export]):
             return f"Stopped at {at}; what was written is removed."
         if row.deleted_at:
             return f"Done at {at}; its file's time is over. Order it again to have it."
-        until = f"{row.expires_at:%Y-%m-%d %H:%M} UTC" if row.expires_at else "some time"
+        until = f"{row.expires_at:%Y-%m-%d %H:%M:%S} UTC" if row.expires_at else "some time"
         gone = f" {row.skipped:,} were deleted meanwhile." if row.skipped else ""
         return f"Done at {at}.{gone} The file is there until {until}."

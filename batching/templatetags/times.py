@@ -6,12 +6,13 @@ Python calls these through ``batching.admin.shown``. Never reads the database.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django import template
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 if TYPE_CHECKING:
     from django.utils.safestring import SafeString
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 register = template.Library()
 
 NOTHING = "-"
+_TOLD = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?) UTC")
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
@@ -70,6 +72,21 @@ def _time(at: datetime, text: str, *, form: str) -> SafeString:
         _utc(at),
         text,
     )
+
+
+@register.filter
+def moments(sentence: object) -> SafeString:
+    """Return a sentence whose moments (``2026-08-21 14:03:05 UTC``) stand in the browser's zone, too."""
+    parts = _TOLD.split(str(sentence))
+    told = (_told(part) if n % 2 else part for n, part in enumerate(parts))
+    return format_html_join("", "{}", ((part,) for part in told))
+
+
+def _told(text: str) -> SafeString | str:
+    try:
+        return moment(datetime.fromisoformat(text).replace(tzinfo=UTC))
+    except ValueError:  # no such day
+        return f"{text} UTC"
 
 
 @register.simple_tag

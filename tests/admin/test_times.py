@@ -58,5 +58,14 @@ def test_a_lists_column_of_moments_is_a_link_still(as_):
     assert link.startswith("a href")
 
 
+def test_moments_in_a_sentence_are_times_and_the_rest_is_escaped():
+    sentence = "It <waits> until 2026-08-21 14:03 UTC, or 2026-99-99 14:03 UTC."
+
+    html = Template("{% load times %}{{ it|moments }}").render(Context({"it": sentence}))
+
+    assert html.startswith('It &lt;waits&gt; until <time datetime="2026-08-21T14:03:00+00:00"')
+    assert html.endswith("</time>, or 2026-99-99 14:03 UTC.")
+
+
 def test_pages_bring_the_script(as_):
     assert b"batcher/times.js" in as_("viewer").get(reverse("admin:index")).content
