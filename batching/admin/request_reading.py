@@ -153,6 +153,12 @@ class _TimeFilter(TextFilter):  # type: ignore[misc]  # the theme carries no typ
     form_class = _MomentForm
     lookup = ""
 
+    def value(self) -> str | None:
+        """Return the moment as the form's input writes it, UTC; what is none as it came."""
+        given: str | None = super().value()
+        moment = moment_in((given or "").strip())
+        return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S}" if moment else given
+
     def queryset(self, request: HttpRequest, queryset: QuerySet[Request]) -> QuerySet[Request]:
         """Keep the requests that came then; none when the address names no moment."""
         term = (self.value() or "").strip()
@@ -165,13 +171,13 @@ class _TimeFilter(TextFilter):  # type: ignore[misc]  # the theme carries no typ
 class FromFilter(_TimeFilter):
     """Requests that came then or later."""
 
-    title, parameter_name, lookup = "accepted from (UTC)", FROM, "created_at__gte"
+    title, parameter_name, lookup = "time of intake, from (UTC)", FROM, "created_at__gte"
 
 
 class ToFilter(_TimeFilter):
     """Requests that came before then."""
 
-    title, parameter_name, lookup = "accepted before (UTC)", TO, "created_at__lt"
+    title, parameter_name, lookup = "time of intake, before (UTC)", TO, "created_at__lt"
 
 
 class OutcomeFilter(DropdownFilter):  # type: ignore[misc]  # the theme carries no types

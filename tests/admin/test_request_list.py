@@ -133,6 +133,15 @@ def test_an_address_that_means_nothing_lists_nothing_and_breaks_nothing(as_, add
     assert listed(as_("viewer"), **address)[0] == []
 
 
+def test_a_moment_of_another_zone_stands_in_the_form_as_utc(as_):
+    a_request()
+    address = {"from": "2026-11-21T01:00:00+02:00"}
+
+    page = as_("viewer").get(reverse(LIST), address).content.decode()
+
+    assert 'value="2026-11-20T23:00:00"' in page
+
+
 def test_a_look_that_takes_too_long_says_how_far_it_came(as_, monkeypatch):
     monkeypatch.setattr(keyset, "_FIRST_WINDOW", 1)
     monkeypatch.setattr(keyset, "_LOOK_S", -1.0)
