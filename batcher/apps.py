@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
@@ -16,9 +18,11 @@ class BatcherConfig(AppConfig):
         """Connect the clock's table to `migrate`, and register our checks and the Celery app."""
         from django.apps import apps
 
-        from batcher import celery, checks, schedule  # noqa: F401  # imported for their effect
+        from batcher import beats, celery, checks, schedule  # noqa: F401  # imported for their effect
 
         clock = apps.get_app_config("django_celery_beat")
         post_migrate.connect(
             schedule.write_schedule_after_migrate, sender=clock, dispatch_uid="batcher.schedule"
         )
+        if sys.argv[1:2] == ["intake"]:  # a command of delivery, which does not know the wiring
+            beats.start("intake")

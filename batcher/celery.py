@@ -20,7 +20,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue
 
-from batcher import embedded_broker
+from batcher import beats, embedded_broker
 from batcher.schedule import ROUTES, WorkQueue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "batcher.settings")
@@ -120,9 +120,30 @@ def refuse_second_worker(**_signal: Any) -> None:
 def say_worker_is_ready(**_signal: Any) -> None:
     """Log that work is being taken."""
     logger.info("worker ready", extra={"threads": settings.BATCHER_WORKER_THREADS})
+    beats.start("worker")
+
+
+@signals.task_postrun.connect
+def note_task(task: Any = None, **_signal: Any) -> None:
+    """Remember what was done last."""
+    beats.note(str(getattr(task, "name", "")))
+
+
+@signals.worker_shutdown.connect
+def end_in_peace(**_signal: Any) -> None:
+    """Say that nobody need look for this worker."""
+    beats.stop()
 
 
 @signals.beat_init.connect
 def say_clock_is_ready(**_signal: Any) -> None:
     """Log that ticks are being sent."""
     logger.info("clock ready")
+    beats.start("clock")
+
+
+@signals.after_task_publish.connect
+def note_message(sender: str = "", **_signal: Any) -> None:
+    """Remember what the clock rang last; what a worker rings is not what it did."""
+    if sender and beats.kind() == "clock":
+        beats.note(sender)

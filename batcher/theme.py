@@ -88,6 +88,12 @@ NAVIGATION = [
             "link": reverse_lazy("costs"),
             "permission": _may("batching.view_batch"),
         },
+        {
+            "title": "Workers and queues",
+            "icon": "monitor_heart",
+            "link": reverse_lazy("workers"),
+            "permission": _may("batching.view_batch"),
+        },
         _page("History", "django_fsm_log.statelog", "history"),
         _page("Clock", "django_celery_beat.periodictask", "schedule"),
         _page("Switches", "batching.flag", "toggle_on"),

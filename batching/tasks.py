@@ -26,7 +26,7 @@ from batching import (
     tallying,
 )
 from batching.admin import exporting, running
-from batching.models import KeptAnswer, Notice
+from batching.models import Beat, KeptAnswer, Notice
 from batching.ticks import ring, tick
 
 
@@ -138,7 +138,7 @@ def forget_notices(*, rung: bool = False) -> None:
 
 
 def _forget(now: datetime) -> int:
-    return Notice.objects.prune(now) + tallying.prune(now)
+    return Notice.objects.prune(now) + tallying.prune(now) + Beat.objects.prune(now)
 
 
 @shared_task

@@ -20,7 +20,7 @@ from batching.admin import shown, standings
 from batching.admin.request_filters import given_up_because
 from batching.admin.rows import MOST_COUNTED, count_up_to
 from batching.lifecycle import BatchState
-from batching.models import Account, Batch, Destination, Flag, Lane, Pulse
+from batching.models import Account, Batch, Beat, Destination, Flag, Lane, Pulse
 from batching.templatetags.badges import BAD, WARNING
 from delivery import standing
 from delivery.models import IntakeStatus
@@ -171,6 +171,19 @@ def _standstill(newest: datetime | None, now: datetime, url: str) -> Concern:
         remedy=remedy,
         url=url,
     )
+
+
+def _processes(now: datetime) -> Iterator[Concern]:
+    """Tell of processes that ended without a word and were not followed by others. One query, or two."""
+    lost = Beat.objects.lost(now)
+    for some in _some(lost, "process", many="processes", url=reverse("workers")):
+        yield Concern(
+            happened=f"{some.told('gives', 'give')} no sign of life any more.",
+            next_step="What they had begun is taken up by others when its leases end; after a day they are forgotten.",
+            remedy="Start them again, or look why they ended.",
+            url=some.url,
+            tone=WARNING,
+        )
 
 
 def _disk() -> Iterator[Concern]:

@@ -14,7 +14,7 @@ from batching.models.exports import Export
 from batching.models.files import ClientFile, FileUpload, UploadPart
 from batching.models.manners import Allowance, KeptAnswer
 from batching.models.notices import Notice
-from batching.models.operations import Flag, Override, Pulse
+from batching.models.operations import Beat, Flag, Override, Pulse
 from batching.models.projects import ApiKey, Destination, Project
 from batching.models.requests import Answer, Request, RequestBody, Submission
 from batching.models.runs import Run, RunShare
@@ -28,6 +28,7 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "Batch",
+    "Beat",
     "Bookmark",
     "Capacity",
     "ClientFile",

@@ -9,6 +9,9 @@ from django.utils import timezone
 
 _FUTURE = timedelta(minutes=1)
 """More than the clocks of two hosts differ by."""
+SILENT_AFTER = timedelta(seconds=90)
+"""A process gives a sign every fifteen seconds."""
+_REMEMBERED = timedelta(days=1)
 
 
 class Flag(models.Model):
@@ -81,3 +84,57 @@ class Pulse(models.Model):
             return True
         _, created = cls.objects.get_or_create(name=name, defaults={"began_at": now})
         return created
+
+
+class BeatQuerySet(models.QuerySet["Beat"]):
+    """Questions about processes by their signs of life."""
+
+    def silent(self, now: datetime) -> BeatQuerySet:
+        """Those that gave no sign for longer than any pause of a living one."""
+        return self.filter(seen_at__lt=now - SILENT_AFTER)
+
+    def lost(self, now: datetime) -> BeatQuerySet:
+        """Those that ended without a word and were not followed by another of their kind on their host."""
+        same = Beat.objects.filter(kind=models.OuterRef("kind"), host=models.OuterRef("host"))
+        followed = same.filter(started_at__gt=models.OuterRef("seen_at") - SILENT_AFTER)
+        return self.silent(now).exclude(models.Exists(followed.exclude(pk=models.OuterRef("pk"))))
+
+    def prune(self, now: datetime) -> int:
+        """Forget those that were followed by others, or have been silent for a day; return how many."""
+        lost = self.lost(now).filter(seen_at__gte=now - _REMEMBERED).values("pk")
+        return self.silent(now).exclude(pk__in=list(lost.values_list("pk", flat=True))).delete()[0]
+
+
+class Beat(models.Model):
+    """One of our processes, by its own signs of life; a row goes when its process ends in peace."""
+
+    class Kind(models.TextChoices):
+        """What it does."""
+
+        WEB = "web"
+        WORKER = "worker"
+        CLOCK = "clock"
+        INTAKE = "intake"
+
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    host = models.CharField(max_length=255)
+    pid = models.PositiveIntegerField()
+    version = models.CharField(max_length=60, blank=True)
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+    progress_at = models.DateTimeField(null=True)
+    """When it last finished something."""
+    progress = models.CharField(max_length=100, blank=True)
+    """What that was."""
+    memory_bytes = models.BigIntegerField(null=True)
+    """Resident; None where the system doesn't say."""
+
+    objects = BeatQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "host", "pid"], name="beat_process"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pid} on {self.host}"
