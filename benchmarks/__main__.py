@@ -6,7 +6,8 @@
 
 Absolute times drift with the machine, so read the ratio: the yardstick is a bare bulk load (executemany on
 SQLite, COPY on PostgreSQL) of as many rows of the same bytes, without logs, checks or indexes.
-The other files here drive a running Batcher: mixed, front_door, rabbitmq_intake.
+The other files here drive a running Batcher: mixed, front_door, rabbitmq_intake, troubled, and crowded, which
+plays a full lane through an outage, expiries, a poison line and a bounce, and fails when a promise was broken.
 """
 
 from __future__ import annotations

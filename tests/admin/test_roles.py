@@ -41,6 +41,7 @@ PAGES = {
     "batching_account": LOOK,
     "batching_project": LOOK,
     "batching_flag": LOOK,
+    "batching_override": LOOK,
     "delivery_attempt": LOOK,
     "delivery_rejection": LOOK,
     "delivery_replay": LOOK,
