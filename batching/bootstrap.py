@@ -13,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.db.models import Q
 
-from batching.models import Account, ApiKey, Project
+from batching.models import Account, ApiKey, Override, Project
 from batching.models.projects import digest
 
 _SANDBOX_POLL_SECONDS = 2
@@ -24,7 +24,7 @@ def bootstrap(*, sandbox_url: str | None) -> list[str]:
     """Make what is missing and return lines for the person at the terminal."""
     project, _ = Project.objects.get_or_create(name="default")
     _keep_accounts(sandbox_url)
-    return [*_first_admin(), *_first_key(project)]
+    return [*_first_admin(), *_first_key(project), *_overridden()]
 
 
 def _first_admin() -> list[str]:
@@ -49,6 +49,12 @@ def _first_key(project: Project) -> list[str]:
         return []
     _, secret = ApiKey.issue(project, "first")
     return [f"API key {secret} (shown once)."]
+
+
+def _overridden() -> list[str]:
+    """Name the settings whose variables say nothing for now, or a changed variable would puzzle whoever changed it."""
+    names = list(Override.objects.order_by("name").values_list("name", flat=True))
+    return [f"Set in the panel, before the environment: {', '.join(names)}."] if names else []
 
 
 def _keep_accounts(sandbox_url: str | None) -> None:

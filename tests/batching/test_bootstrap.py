@@ -7,7 +7,7 @@ from django.contrib.auth import authenticate, get_user_model
 
 from batching.addressing import Addressing
 from batching.bootstrap import bootstrap
-from batching.models import Account, ApiKey, Lane, Project
+from batching.models import Account, ApiKey, Lane, Override, Project
 from tests.batching.rows import NOW, a_line, a_project
 
 pytestmark = pytest.mark.django_db
@@ -101,3 +101,13 @@ def test_the_sandboxs_account_is_on_only_while_a_sandbox_runs():
         switched.append(Account.objects.get(name="sandbox").is_enabled)
 
     assert switched == [True, False, True]
+
+
+def test_a_start_names_the_settings_that_the_environment_does_not_decide():
+    bootstrap(sandbox_url=None)
+    for name in ("BATCHER_POLL_SECONDS", "BATCHER_MAX_SPLITS"):
+        Override.objects.create(name=name, value="7", reason="r", changed_by="a")
+
+    assert bootstrap(sandbox_url=None) == [
+        "Set in the panel, before the environment: BATCHER_MAX_SPLITS, BATCHER_POLL_SECONDS."
+    ]
