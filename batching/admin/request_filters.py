@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from django.db.models import Count, Max, Min
 from django.utils import timezone
 from unfold.contrib.filters.admin import DropdownFilter, TextFilter
 
@@ -54,10 +55,22 @@ class BatchFilter(TextFilter):  # type: ignore[misc]  # the theme carries no typ
         term = (self.value() or "").strip()
         if not term:
             return queryset
-        if (number := searching.number_is(term, "batch_id")) is not None:
-            return queryset.filter(number)
-        named = searching.key_is(term, "bat")
-        return queryset.filter(batch_id__in=_some(Batch.objects.all(), named))
+        named = searching.number_is(term) or searching.key_is(term, "bat")
+        return _of_batches(queryset, _some(Batch.objects.all(), named))
+
+
+def _of_batches(rows: QuerySet[Request], batches: list[int]) -> QuerySet[Request]:
+    """Keep the requests of these batches; of a single one, say between which ids they are as well.
+
+    Else PostgreSQL, asked for the newest few, may walk down the primary key until it comes to an old batch. The
+    count keeps it from doing the same for the highest id.
+    """
+    rows = rows.filter(batch_id__in=batches)
+    if len(batches) != 1:
+        return rows
+    ids = Request.objects.filter(batch_id=batches[0]).order_by()
+    ends = ids.aggregate(low=Min("pk"), high=Max("pk"), count=Count("pk"))
+    return rows.filter(pk__gte=ends["low"], pk__lte=ends["high"]) if ends["count"] else rows
 
 
 class SubmissionFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Final
 
-from django.db.models import Sum
+from django.db.models import Min, Sum
 from django.urls import reverse
 
 from batching.admin import shown
@@ -111,10 +111,11 @@ def _delivery(now: datetime) -> Iterator[Tile]:
 
 
 def _oldest_undelivered() -> Request | None:
-    """Return what has been open for longest, of each state the first row, and of what is due. Four queries."""
+    """Return what has been open for longest, of each state the first row, and of what is due. Five queries."""
     firsts = [Request.objects.filter(state=state).order_by("pk").first() for state in _UNDELIVERED]
-    due = Request.objects.filter(due_at__isnull=False).order_by().values("pk")[:MOST_COUNTED]
-    firsts.append(Request.objects.filter(pk__in=due).order_by("created_at").first())
+    due = Request.objects.filter(due_at__isnull=False).order_by()[:MOST_COUNTED]
+    first_due = due.aggregate(first=Min("pk"))["first"]  # ids rise with time; each row is read once
+    firsts.append(Request.objects.filter(pk=first_due).first() if first_due else None)
     found = [row for row in firsts if row is not None]
     return min(found, key=lambda row: row.created_at, default=None)
 

@@ -7,7 +7,7 @@ Decides who sees what: another project's request is not there at all. The deeds 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from django.contrib.contenttypes.models import ContentType
@@ -33,7 +33,7 @@ from batching.api.paging import CURSOR, LIMIT, by_custom_id, newest_first
 from batching.api.shapes import RequestDetail, RequestMoved, RequestPage
 from batching.lifecycle import RequestState
 from batching.models import Answer as AnswerRow
-from batching.models import Request
+from batching.models import Lane, Request
 from batching.models.projects import Scope
 from delivery import redelivery, why
 
@@ -43,7 +43,7 @@ MAX_TRANSITIONS_SHOWN: Final = 500
 _STATE = Parameter(
     name="state", about="Only these.", schema={"type": "string", "enum": list(RequestState.values)}
 )
-_FILTERS: Final = {"batch": "batch__key", "submission": "submission__key", "model": "lane__model"}
+_FILTERS: Final = {"batch": "batch__key", "submission": "submission__key", "model": "lane__in"}
 
 
 @operation(
@@ -82,8 +82,10 @@ _SHOWN: Final = (
 )
 
 
-def _filters(request: HttpRequest) -> dict[str, str]:
-    given = {field: request.GET[name] for name, field in _FILTERS.items() if request.GET.get(name)}
+def _filters(request: HttpRequest) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        field: request.GET[name] for name, field in _FILTERS.items() if request.GET.get(name)
+    }
     if (state := request.GET.get("state")) is not None:
         if state not in RequestState.values:
             raise wrong_parameter("state", f"must be one of {', '.join(RequestState.values)}")
@@ -91,6 +93,8 @@ def _filters(request: HttpRequest) -> dict[str, str]:
     for name in (*_FILTERS, "q"):
         if "\0" in request.GET.get(name, ""):
             raise wrong_parameter(name, "must not hold NUL")
+    if model := given.get("lane__in"):  # told apart: where no lane has it, no request is looked at
+        given["lane__in"] = list(Lane.objects.filter(model=model).values_list("pk", flat=True))
     return given
 
 
