@@ -52,8 +52,6 @@ _ASIDE: Final = ("_changelist_filters", "o")
 """Parameters that make no other page: where the reader came from, and how a short list is ordered."""
 _LOOKS: Final = ("_run", "_replay", "_export")
 """Looks before an order count all that matches, for four seconds at most: told, and not judged."""
-_FEW: Final = 100_000
-"""Below so many requests there are a fifth as many attempts."""
 _SAMPLES: Final = 2
 """Addresses tried of each kind of page."""
 _TERMS: Final = {
@@ -266,7 +264,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--attempts", type=int, default=200_000)
     parser.add_argument(
-        "--history", type=int, default=2, help="rows for each ended request, 0 to 4"
+        "--history", type=int, default=2, help="rows for each ended request, 0 to 5"
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
@@ -288,8 +286,8 @@ def main() -> int:
         fill(
             Size(
                 requests=given.requests,
-                attempts=given.attempts if given.requests >= _FEW else given.requests // 5,
-                history=4 if given.held else given.history,
+                attempts=given.requests if given.held else given.attempts,
+                history=5 if given.held else given.history,
                 is_held=given.held,
             )
         )

@@ -20,7 +20,7 @@ from django.utils import timezone
 from django_fsm_log.models import StateLog
 
 from batching import models as ours
-from benchmarks.console_sql import IN_BATCH, Size, Sql
+from benchmarks.console_sql import LINE, Size, Sql
 from delivery.models import Attempt, DestinationHealth, Event, EventDelivery, Rejection, Replay
 
 if TYPE_CHECKING:
@@ -156,7 +156,17 @@ def _place(number: int, now: object) -> None:
 
 def _last_of(batch: str, size: Size) -> str:
     """Return the number of a batch's last request, as SQL."""
-    return f"({size.big} + ({batch} - 1) * {IN_BATCH})"
+    return f"({size.big} + ({batch} - 1) * {size.in_batch})"
+
+
+def _lane(batch: str, last: str, size: Size) -> str:
+    """Return the lane of a batch, as SQL; those in line stand in one, where rows are held."""
+    lane = f"1 + {batch} %% {LANES}"
+    if not size.is_held:
+        return lane
+    return (
+        f"CASE WHEN {last} > {size.held} AND {last} <= {size.in_line} THEN {LINE} ELSE {lane} END"
+    )
 
 
 def _batches(size: Size, sql: Sql) -> None:
@@ -170,9 +180,9 @@ def _batches(size: Size, sql: Sql) -> None:
     )
     created = sql.ago(f"({size.requests} - {last} + 1) * {size.span_s}.0 / {size.requests} + 3600")
     ended, held = f"{last} <= {size.due}", f"{last} <= {size.held}"
-    many = f"(CASE WHEN n = 1 THEN {size.big} ELSE {IN_BATCH} END)"
+    many = f"(CASE WHEN n = 1 THEN {size.big} ELSE {size.in_batch} END)"
     columns = {
-        "id": "n", "key": sql.key("bat"), "state": state, "lane_id": f"1 + n %% {LANES}",
+        "id": "n", "key": sql.key("bat"), "state": state, "lane_id": _lane("n", last, size),
         "created_at": created,
         "state_changed_at": f"CASE WHEN {last} <= {size.ended} THEN {sql.after(created, '3140')} ELSE {created} END",
         "create_started_at": f"CASE WHEN {held} THEN {created} END",
@@ -188,6 +198,9 @@ def _batches(size: Size, sql: Sql) -> None:
         "answered_count": f"CASE WHEN {ended} THEN {many} * 19 / 20 END",
         "failed_count": f"CASE WHEN {ended} THEN {many} / 20 END",
         "rank": "n", "priority": "n %% 7 - 3",
+        "wait_reason": f"CASE WHEN {last} > {size.held} AND {last} <= {size.in_line}"
+        " THEN 'the provider''s queue is full: 1,490,000 of 1,500,000 tokens are taken' ELSE '' END",
+        "waiting_since": f"CASE WHEN {last} > {size.held} AND {last} <= {size.in_line} THEN {created} END",
         "paused_at": f"CASE WHEN {last} > {size.held} AND n %% 9 = 0 THEN {created} END",
     }  # fmt: skip
     _insert(ours.Batch, columns, _series(size.batches))
@@ -207,7 +220,7 @@ def _requests(size: Size, sql: Sql) -> None:
     )  # fmt: skip
     batch = (
         f"CASE WHEN n <= {size.big} THEN 1 WHEN n <= {size.packed}"
-        f" THEN 2 + (n - {size.big} - 1) / {IN_BATCH} END"
+        f" THEN 2 + (n - {size.big} - 1) / {size.in_batch} END"
     )
     project = f"(CASE WHEN n %% 10 < 7 THEN 1 ELSE 2 + n %% {len(PROJECTS) - 1} END)"
     place = f"CASE WHEN n %% 8 > 0 THEN ({project} - 1) * {PLACES_OF_PROJECT} + 1 + n %% {PLACES_OF_PROJECT} END"
@@ -235,7 +248,7 @@ def _request_columns(size: Size, sql: Sql) -> dict[str, str]:
     return {
         "id": "n", "key": sql.key("req"), "state": state, "state_changed_at": later,
         "project_id": "project", "custom_id": sql.text("row-"), "fingerprint": "''",
-        "lane_id": f"1 + COALESCE(batch, n) %% {LANES}", "batch_id": "batch", "submission_id": f"1 + n %% {max(1, size.requests // 500)}",
+        "lane_id": _lane("COALESCE(batch, n)", "n", size), "batch_id": "batch", "submission_id": f"1 + n %% {max(1, size.requests // 500)}",
         "destination_id": "place", "created_at": created, "seal_by": sql.due(size) if size.is_held else created,
         "size_bytes": "700", "token_estimate": "900",
         "settled_at": f"CASE WHEN n <= {size.due} THEN {later} END",
@@ -304,7 +317,7 @@ _BATCH_STEPS = (
 )  # fmt: skip
 """From, transition, to, and seconds since the batch was opened."""
 _REQUEST_STEPS = (
-    ("pending", "submitted", "processing", 607), ("processing", "answered", "processed", _ANSWERED_AFTER_S.format("id")),
+    ("", "accept", "pending", 0), ("pending", "submitted", "processing", 607), ("processing", "answered", "processed", _ANSWERED_AFTER_S.format("id")),
     ("processed", "deliver", "delivering", _ANSWERED_AFTER_S.format("id") + " + 1"),
     ("delivering", "delivered", "state", _ANSWERED_AFTER_S.format("id") + " + 2"),
 )  # fmt: skip
@@ -313,13 +326,13 @@ _REQUEST_STEPS = (
 def _history(size: Size, sql: Sql) -> None:
     """Insert what the machine wrote down: of each request that ended, and of each batch."""
     for model, last, steps in (
-        (ours.Batch, 1 + (size.ended - size.big) // IN_BATCH, _BATCH_STEPS),
+        (ours.Batch, 1 + (size.ended - size.big) // size.in_batch, _BATCH_STEPS),
         (ours.Request, size.ended, _REQUEST_STEPS[-size.history :] if size.history else ()),
     ):
         kind = ContentType.objects.get_for_model(model).pk
         for source, transition, target, seconds in steps:
             columns = {
-                "content_type_id": str(kind), "object_id": "id", "source_state": f"'{source}'",
+                "content_type_id": str(kind), "object_id": "id", "source_state": f"'{source}'" if source else "NULL",
                 "state": "state" if target == "state" else f"'{target}'", "transition": f"'{transition}'",
                 "timestamp": sql.after("created_at", str(seconds)),
                 "by_id": "NULL", "description": "'as always [by clock]'",

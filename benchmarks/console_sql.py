@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from django.db import connection
 from django.utils import timezone
 
-IN_BATCH = 250
+_IN_BATCH, _HELD_IN_BATCH = 250, 40
+LINE = 6
+"""The lane that all batches in line stand in, when rows are held."""
 _SPAN_S, _HELD_SPAN_S = 14 * 24 * 3600, 30 * 3600
-_BORDERS, _HELD_BORDERS = (50, 940, 955, 985, 993, 995), (60, 860, 890, 930, 965, 1000)
+_BORDERS, _HELD_BORDERS = (50, 940, 955, 985, 993, 995), (60, 830, 850, 890, 960, 1000)
 """Thousandths of all requests; of those to look at, a larger part is under way."""
 
 
@@ -28,6 +30,11 @@ class Size:
     def span_s(self) -> int:
         """Seconds from the first request to the last."""
         return _HELD_SPAN_S if self.is_held else _SPAN_S
+
+    @property
+    def in_batch(self) -> int:
+        """Requests in each batch but the first."""
+        return _HELD_IN_BATCH if self.is_held else _IN_BATCH
 
     @property
     def big(self) -> int:
@@ -57,11 +64,11 @@ class Size:
 
     @property
     def batches(self) -> int:
-        return 1 + (self.packed - self.big) // IN_BATCH
+        return 1 + (self.packed - self.big) // self.in_batch
 
     def _border(self, which: int) -> int:
         thousandths = (_HELD_BORDERS if self.is_held else _BORDERS)[which]
-        return self.requests * thousandths // 1000 // IN_BATCH * IN_BATCH
+        return self.requests * thousandths // 1000 // self.in_batch * self.in_batch
 
 
 class Sql:

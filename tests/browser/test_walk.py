@@ -7,10 +7,12 @@ import re
 import pytest
 from playwright.sync_api import Locator, expect
 
+from benchmarks.console_sql import LINE
 from tests.browser.conftest import Visitor
 
 SLOW_MS = 40_000
 """The longest that anything may take to come to pass by itself."""
+_BATCHES = "rows => rows.map(row => row.dataset.batch)"
 _STATUS_OF = "path => fetch(path).then(answer => answer.status)"
 REFUSED = "Failed to load resource: the server responded with a status of 403 (Forbidden)"
 
@@ -101,11 +103,44 @@ def test_what_a_filter_matches_is_cancelled_after_a_look_at_it(operator):
     assert listed(operator, "q=not-wanted-*&state__exact=cancelled") == 3
 
 
+def line_of(visitor: Visitor) -> list[str]:
+    return visitor.page.eval_on_selector_all("#lane_line tr[data-batch]", _BATCHES)
+
+
+def expect_line(visitor: Visitor, batches: list[str]) -> None:
+    for place, batch in enumerate(batches):
+        row = visitor.page.locator("#lane_line tr[data-batch]").nth(place)
+        expect(row).to_have_attribute("data-batch", batch)
+
+
+def test_a_lanes_line_is_put_in_order_by_keys_and_by_dragging(operator):
+    operator.go(f"/admin/batching/lane/{LINE}/change/")
+    page = operator.page
+    first, second, *others = line_of(operator)
+
+    page.locator(f"tr[data-batch='{first}'] .b-handle").focus()
+    for key in ("Space", "ArrowDown", "Space"):
+        page.keyboard.press(key)
+    expect(page.locator("#lane_line")).to_contain_text("moved")
+    expect_line(operator, [second, first, *others])
+
+    handle = page.locator(f"tr[data-batch='{first}'] .b-handle")
+    handle.hover()
+    page.mouse.down()
+    page.locator(f"tr[data-batch='{second}']").hover(position={"x": 30, "y": 2})
+    with page.expect_response(lambda answer: answer.request.method == "POST"):
+        page.mouse.up()
+    expect_line(operator, [first, second, *others])
+    page.reload()
+    assert line_of(operator) == [first, second, *others]
+
+
 def test_a_viewer_sees_no_action_and_no_payload(visitors):
     viewer = visitors("viewer")
     assert listed(viewer, "state__exact=delivered") > 1
     page = viewer.page
-    assert page.locator("[name=action], .b-menu, [name=_selected_action]").count() == 0
+    assert page.locator("[name=action], [name=_selected_action]").count() == 0
+    assert page.get_by_text("With everything that").count() == 0
 
     row = str(page.locator("#result_list tbody th a").first.get_attribute("href"))
     viewer.go(row)
