@@ -15,10 +15,10 @@ from batching.admin.shown import duration
 from batching.lifecycle import BAD_ENDS, BatchState, RequestState
 from batching.models import Request
 
-DONE, NOW, AHEAD, BAD, LEFT_OUT = "done", "now", "ahead", "bad", "left-out"
+DONE, NOW, AHEAD, BAD, LEFT_OUT = "done", "now", "ahead", "bad", "passed_over"
 _ICONS = {
-    DONE: "check_circle", NOW: "radio_button_checked", AHEAD: "radio_button_unchecked", BAD: "error",
-    LEFT_OUT: "do_not_disturb_on",
+    "accepted": "inbox", "packed": "layers", "uploaded": "upload", "at provider": "cloud", "answered": "forum",
+    "delivered": "local_shipping",
 }  # fmt: skip
 
 
@@ -28,7 +28,7 @@ class Stage:
 
     name: str
     how: str = AHEAD
-    """done, now, ahead, bad or left-out."""
+    """done, now, ahead, bad or passed_over: how a batch's way names them, and their look."""
     at: datetime | None = None
     after: str = ""
     """Time since the stage before it."""
@@ -37,14 +37,14 @@ class Stage:
     @property
     def icon(self) -> str:
         """What says ``how`` beside its colour."""
-        return _ICONS[self.how]
+        return {DONE: "check", BAD: "error", LEFT_OUT: "remove"}.get(
+            self.how, _ICONS.get(self.name, "circle")
+        )
 
     @property
     def words(self) -> str:
         """What says ``how`` to those who see neither."""
-        return {NOW: "next", AHEAD: "to come", BAD: "not well", LEFT_OUT: "left out"}.get(
-            self.how, "done"
-        )
+        return {AHEAD: "ahead", BAD: "not well", LEFT_OUT: "left out"}.get(self.how, "")
 
 
 def of_request(row: Request, own: Sequence[Step], of_batch: Sequence[Step]) -> list[Stage]:

@@ -7,7 +7,7 @@ Python calls these through ``batching.admin.shown``. Never reads the database.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django import template
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 register = template.Library()
 
 NOTHING = "-"
-_TOLD = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?) UTC")
+_TOLD = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?|\d\d:\d\d:\d\d) UTC")
+_HALF_A_DAY = timedelta(hours=12)
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
@@ -84,9 +85,19 @@ def moments(sentence: object) -> SafeString:
 
 def _told(text: str) -> SafeString | str:
     try:
+        if len(text) == len("hh:mm:ss"):
+            return clock(_nearest(time.fromisoformat(text), timezone.now()))
         return moment(datetime.fromisoformat(text).replace(tzinfo=UTC))
     except ValueError:  # no such day
         return f"{text} UTC"
+
+
+def _nearest(at: time, now: datetime) -> datetime:
+    """Return the moment nearest to now at which a clock shows this, UTC: a sentence names no day where it is near."""
+    found = datetime.combine(now.astimezone(UTC), at, tzinfo=UTC)
+    if found - now > _HALF_A_DAY:
+        return found - timedelta(days=1)
+    return found + timedelta(days=1) if now - found > _HALF_A_DAY else found
 
 
 @register.simple_tag

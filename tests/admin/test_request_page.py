@@ -52,7 +52,7 @@ def an_answered_request(**fields):
 def test_a_new_request_waits_to_be_packed():
     assert stages_of(a_request()) == {
         "accepted": "done", "packed": "now", "uploaded": "ahead", "at provider": "ahead", "answered": "ahead",
-        "delivered": "left-out",
+        "delivered": "passed_over",
     }  # fmt: skip
 
 

@@ -67,5 +67,16 @@ def test_moments_in_a_sentence_are_times_and_the_rest_is_escaped():
     assert html.endswith("</time>, or 2026-99-99 14:03 UTC.")
 
 
+@pytest.mark.parametrize("hours", [0, 11, -11])
+def test_a_time_of_day_in_a_sentence_is_the_nearest(hours):
+    at = (datetime.now(UTC) + timedelta(hours=hours)).replace(microsecond=0)
+
+    html = Template("{% load times %}{{ it|moments }}").render(
+        Context({"it": f"at {at:%H:%M:%S} UTC"})
+    )
+
+    assert f'datetime="{at.isoformat()}" data-time="clock"' in html
+
+
 def test_pages_bring_the_script(as_):
     assert b"batcher/times.js" in as_("viewer").get(reverse("admin:index")).content
