@@ -10,8 +10,7 @@ from django.contrib import admin
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
 
 from batching.admin import shown
-from batching.admin.moves import Move
-from batching.admin.walks import WalkAdmin
+from batching.admin.walks import WalkAdmin, stop_move
 from delivery import replays
 from delivery.models import Replay
 
@@ -19,15 +18,9 @@ if TYPE_CHECKING:
     from django.utils.safestring import SafeString
 
 MOVES = (
-    Move(
-        name="stop",
-        label="Stop",
-        effect="Nothing more is made due. What was made due already is still sent.",
-        permission="delivery.operate_replay",
-        act=replays.stop,
-        states=frozenset({Replay.State.RUNNING}),
-        icon="stop_circle",
-        is_dangerous=True,
+    stop_move(
+        "delivery.operate_replay",
+        "Nothing more is made due. What was made due already is still sent.",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The list of batches: read by row id, a page of the size that was chosen last, renewed in place while it is looked at.
+"""The list of batches: read by row id, renewed in place while it is looked at.
 
 The list's page asks ``live_view`` every few seconds for the cells of the batches that it shows. They are written where
 they stand: no row moves, comes or goes; what came since is told as "N new". Once all of them have ended and the list is
@@ -17,6 +17,7 @@ from django.utils.safestring import mark_safe
 
 from batching.admin import batch_rows, keyset, shown
 from batching.admin.batch_filters import QuickFilter
+from batching.admin.page_sizes import SIZES, SizedList
 from batching.admin.rows import ROWS_ALONE
 from batching.models import Batch
 
@@ -26,27 +27,12 @@ if TYPE_CHECKING:
 
     from batching.admin.batches import BatchAdmin
 
-SIZES: Final = (20, 50, 100)
-SIZE: Final = "size"
-_REMEMBERED: Final = "batches_on_a_page"
 STOP_POLLING: Final = 286
 """htmx asks no more after this status (htmx.org, hx-trigger, polling)."""
 
 
-class BatchList(keyset.KeysetChangeList):
+class BatchList(SizedList):
     """A page of batches with what their rows say."""
-
-    sizes = SIZES
-
-    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
-        """Take the page's size out of the address, and remember it in the session."""
-        for params in (self.params, self.filter_params):
-            params.pop(SIZE, None)
-        self.list_per_page = _size(request)
-        filters = request.GET.copy()
-        filters.pop(SIZE, None)
-        request.GET = filters  # type: ignore[assignment]  # Django's admin writes it too
-        return super().get_queryset(request, *args, **kwargs)
 
     def get_results(self, request: HttpRequest) -> None:
         """Read one page, and what its rows say beside the batches."""
@@ -66,10 +52,6 @@ class BatchList(keyset.KeysetChangeList):
             given |= {"ids": ",".join(str(batch.pk) for batch in self.result_list)}
         return str(self.get_query_string(given))
 
-    def size_url(self, size: int) -> str:
-        """The list's beginning in pages of this size."""
-        return str(self.get_query_string({SIZE: size}))
-
     @property
     def quick_links(self) -> list[dict[str, Any]]:
         """Each quick filter with its address; the one that holds leads back to all."""
@@ -82,23 +64,6 @@ class BatchList(keyset.KeysetChangeList):
             }
             for quick in QuickFilter.quicks
         ]
-
-    @property
-    def size_links(self) -> list[tuple[int, str, bool]]:
-        """Each choice of a size, its address, and whether it is the present one."""
-        return [(size, self.size_url(size), size == self.list_per_page) for size in SIZES]
-
-
-def _size(request: HttpRequest) -> int:
-    """Return the size asked for, else the one that was chosen last, else the first."""
-    session: Any = getattr(request, "session", {})
-    asked = request.GET.get(SIZE, "")
-    if asked in map(str, SIZES):
-        if session.get(_REMEMBERED) != int(asked):
-            session[_REMEMBERED] = int(asked)
-        return int(asked)
-    kept = session.get(_REMEMBERED)
-    return kept if kept in SIZES else SIZES[0]
 
 
 def live_view(request: HttpRequest, batch_admin: BatchAdmin) -> HttpResponse:

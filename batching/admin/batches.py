@@ -38,6 +38,7 @@ class BatchAdmin(WideMoves[Batch], MachineRows[Batch]):
     )  # fmt: skip
     list_display_links = ("name",)
     list_select_related = ("lane__account",)
+    list_per_page = 20
     list_before_template = "batcher/admin/_batches_head.html"
     list_filter = (("state", ChoicesDropdownFilter), LaneFilter, BatchStandingFilter, QuickFilter)
     search_fields = ("key",)

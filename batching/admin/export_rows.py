@@ -8,11 +8,9 @@ from django.contrib import admin
 from django.urls import path, reverse
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 
-from batching import walks
 from batching.admin import exporting, shown
 from batching.admin.listing import in_words
-from batching.admin.moves import Move
-from batching.admin.walks import WalkAdmin
+from batching.admin.walks import WalkAdmin, stop_move
 from batching.models import Export
 
 if TYPE_CHECKING:
@@ -20,18 +18,7 @@ if TYPE_CHECKING:
     from django.urls import URLPattern
     from django.utils.safestring import SafeString
 
-MOVES = (
-    Move(
-        name="stop",
-        label="Stop",
-        effect="Nothing more is written, and what was written is removed.",
-        permission=exporting.EXPORT,
-        act=walks.stop,
-        states=frozenset({Export.State.RUNNING}),
-        icon="stop_circle",
-        is_dangerous=True,
-    ),
-)
+MOVES = (stop_move(exporting.EXPORT, "Nothing more is written, and what was written is removed."),)
 
 
 @admin.register(Export)

@@ -85,7 +85,7 @@ def order_view(request: HttpRequest, request_admin: RequestAdmin) -> HttpRespons
             messages.success(request, "The export begins within seconds.")
             return HttpResponseRedirect(shown.page_of(export))
         rows = rows_listed(request_admin, request.user, query)
-        first, top = walks.bounds(Request.objects.all())
+        first, top = walks.bounds_of_all(Request)
         look = walks.look(rows, first=first, top=top)
     except Refused as refusal:
         messages.error(request, f"Nothing was ordered: {refusal.detail}.")

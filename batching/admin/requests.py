@@ -18,6 +18,7 @@ from batching import steering, steering_sets
 from batching.admin import exporting, replay_orders, request_page, request_reading, searching, shown
 from batching.admin.keyset import KeysetRows
 from batching.admin.moves import Move, ReasonForm, sources_of
+from batching.admin.page_sizes import SizedList
 from batching.admin.payloads import (
     PAYLOAD_PERMISSION,
     compare_view,
@@ -269,6 +270,10 @@ class RequestAdmin(
             ),
             *super().get_urls(),
         ]
+
+    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
+        """Read by row id, frozen while it is read."""
+        return SizedList
 
     def span_of(
         self, given: dict[str, str], query: str, rows: QuerySet[Request], place: Place

@@ -62,7 +62,7 @@ def look(
 ) -> tuple[walks.Look[Any], dict[str, int]]:
     """Count what a list shows, and by state what the move would skip. Raises Refused."""
     rows = rows_listed(rows_admin, user, query)
-    first, top = walks.bounds(rows_admin.model._base_manager.all())
+    first, top = walks.bounds_of_all(rows_admin.model)
     seen = walks.look(rows, first=first, top=top)
     fit = move.states
     unfit = {s: many for s, many in seen.by_state.items() if fit is not None and s not in fit}
@@ -80,7 +80,7 @@ def start(
     now: datetime,
 ) -> Run:
     """Order a move to everything that the list at ``query`` shows; it begins with the clock's next tick."""
-    first, top = walks.bounds(rows_admin.model._base_manager.all())
+    first, top = walks.bounds_of_all(rows_admin.model)
     run = Run.objects.create(
         rows_of=rows_admin.model._meta.label_lower,
         move=move.name,

@@ -8,29 +8,16 @@ from django.apps import apps
 from django.contrib import admin
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 
-from batching import walks
 from batching.admin import running, shown
 from batching.admin.listing import in_words
-from batching.admin.moves import Move
-from batching.admin.walks import WalkAdmin
+from batching.admin.walks import WalkAdmin, stop_move
 from batching.models import Run
 from batching.steering import Refused
 
 if TYPE_CHECKING:
     from django.utils.safestring import SafeString
 
-MOVES = (
-    Move(
-        name="stop",
-        label="Stop",
-        effect="No further row is touched. What was done stays done.",
-        permission="batching.operate_run",
-        act=walks.stop,
-        states=frozenset({Run.State.RUNNING}),
-        icon="stop_circle",
-        is_dangerous=True,
-    ),
-)
+MOVES = (stop_move("batching.operate_run", "No further row is touched. What was done stays done."),)
 
 
 @admin.register(Run)

@@ -11,8 +11,9 @@ from django.contrib import admin
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
+from batching import walks
 from batching.admin import searching, shown
-from batching.admin.moves import MovesAdmin
+from batching.admin.moves import Move, MovesAdmin
 from batching.admin.rows import MachineRows
 from batching.models.walks import Walk
 from batching.templatetags.badges import state_badge
@@ -29,6 +30,20 @@ STOP_POLLING: Final = 286
 _LATE_S: Final = 60
 
 Kind = TypeVar("Kind", bound=Walk)
+
+
+def stop_move(permission: str, effect: str) -> Move:
+    """Return the move that stops a running one; ``effect`` says what is left of it then."""
+    return Move(
+        name="stop",
+        label="Stop",
+        effect=effect,
+        permission=permission,
+        act=walks.stop,
+        states=frozenset({Walk.State.RUNNING}),
+        icon="stop_circle",
+        is_dangerous=True,
+    )
 
 
 class WalkAdmin(MovesAdmin[Kind], MachineRows[Kind], Generic[Kind]):

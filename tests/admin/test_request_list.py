@@ -188,3 +188,14 @@ def test_a_stretch_of_time_is_a_stretch_of_ids(db):
 
     assert rows[2].pk < low <= rows[3].pk
     assert rows[4].pk <= high < rows[6].pk
+
+
+def test_the_size_of_a_page_is_remembered_list_by_list(as_):
+    for _ in range(25):
+        a_request()
+    client = as_("viewer")
+
+    assert len(client.get(reverse(LIST), {"size": "20"}).context["cl"].result_list) == 20
+    assert len(client.get(reverse(LIST)).context["cl"].result_list) == 20
+    assert client.get(reverse("admin:batching_batch_changelist")).context["cl"].list_per_page == 20
+    assert len(client.get(reverse(LIST), {"size": "50"}).context["cl"].result_list) == 25
