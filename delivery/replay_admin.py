@@ -30,6 +30,7 @@ class ReplayAdmin(WalkAdmin[Replay]):
     """Ordered from a destination, a list of requests or the API; carried out by the clock."""
 
     moves = MOVES
+    teaches = "A replay sends results again: order one on a destination's page, or from the list of requests."
     prefix = "rpl"
     done_verb = "Sent again"
     list_display = ("name", "badge", "progress", "in_short", "why", "age")

@@ -12,6 +12,7 @@ from batching import order
 from batching.admin import batch_files, batch_list, batch_page, batch_rows, searching, shown
 from batching.admin.batch_filters import LaneFilter, QuickFilter
 from batching.admin.batch_moves import MOVES
+from batching.admin.keyset import KeysetRows
 from batching.admin.rows import MachineRows
 from batching.admin.run_orders import WideMoves
 from batching.admin.standings import BatchStandingFilter
@@ -25,14 +26,13 @@ if TYPE_CHECKING:
     from django.urls import URLPattern
     from django.utils.safestring import SafeString
 
-    from batching.admin.keyset import Place
-
 
 @admin.register(Batch)
-class BatchAdmin(WideMoves[Batch], MachineRows[Batch]):
+class BatchAdmin(WideMoves[Batch], KeysetRows[Batch], MachineRows[Batch]):
     """Made by the machine, moved by operators."""
 
     moves = MOVES
+    teaches = "Batches are made of requests: send one, as the overview shows, and it is packed within seconds."
     list_display = (
         "name", "state_now", "its_lane", "lines", "used", "what_next", "whose",
     )  # fmt: skip
@@ -84,12 +84,6 @@ class BatchAdmin(WideMoves[Batch], MachineRows[Batch]):
     def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
         """Read by row id, with what rows say beside the batch."""
         return batch_list.BatchList
-
-    def span_of(
-        self, given: dict[str, str], query: str, rows: QuerySet[Batch], place: Place
-    ) -> tuple[int, int] | None:
-        """Say that an index serves every filter: there are thousands of batches where there are millions of requests."""
-        return None
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str

@@ -180,6 +180,7 @@ class RequestAdmin(
     """Made by clients and the machine, moved by operators."""
 
     moves = MOVES
+    teaches = "Programs send them: the overview shows how to send the first one."
     list_display = (
         "name", "its_project", "its_lane", "badge", "batch_link", "delivery", "age", "its_tokens", "cost",
     )  # fmt: skip
@@ -271,7 +272,7 @@ class RequestAdmin(
             *super().get_urls(),
         ]
 
-    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
+    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[SizedList]:
         """Read by row id, frozen while it is read."""
         return SizedList
 

@@ -149,6 +149,8 @@ class OurAdmin(Audited[Row], Generic[Row]):
     list_disable_select_all = True
     list_filter_submit = True
     compressed_fields = True
+    teaches = ""
+    """What makes such rows, for a list that has none."""
     deferred_in_lists: tuple[str, ...] = ()
     """Big columns that a list never shows; the state is never one of them."""
 

@@ -26,6 +26,10 @@ class RunAdmin(WalkAdmin[Run]):
 
     moves = MOVES
     prefix = "run"
+    teaches = (
+        "A run does one thing to everything that a list's filter matches: open the batches or the requests, "
+        "narrow them, and choose “With everything that matches”."
+    )
     list_display = ("name", "badge", "what", "progress", "why", "age")
     list_display_links = ("name",)
     list_filter = (("state", ChoicesDropdownFilter),)

@@ -240,3 +240,15 @@ def test_renewal_costs_the_same_for_one_row_and_many(as_):
         a_request(batch=processing())
 
     assert questions() == few <= 9
+
+
+def test_an_empty_list_teaches_the_next_step(as_):
+    client = as_("viewer")
+
+    assert "Batches are made of requests" in client.get(LIST).content.decode()
+    assert (
+        '<a class="b-link" href="?">Show all</a>'
+        in client.get(LIST, {"quick": "mine"}).content.decode()
+    )
+    runs = client.get(reverse("admin:batching_run_changelist")).content.decode()
+    assert "With everything that matches" in runs
