@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from batching.api.auth import Caller
 from batching.api.memory import Memory
+from batching.api.metric_lines import metric, of_tallies
 from batching.api.operations import Answer, operation, render
 from batching.lifecycle import RequestState
 from batching.models import Batch, Pulse, Request
@@ -175,33 +176,25 @@ def _metric_lines() -> Iterator[str]:
     now = timezone.now()
     open_requests = Request.objects.filter(state__in=_OPEN).order_by().values_list("state")
     counted = dict(open_requests.annotate(count=Count("pk")))
-    yield from _metric(
+    yield from metric(
         "batcher_requests", "gauge", "Requests that are not done, by state.",
         {f'{{state="{state}"}}': counted.get(str(state), 0) for state in _OPEN},
     )  # fmt: skip
     batches = dict(Batch.objects.order_by().values_list("state").annotate(count=Count("pk")))
-    yield from _metric(
+    yield from metric(
         "batcher_batches", "gauge", "Batches, by state.",
         {f'{{state="{state}"}}': count for state, count in sorted(batches.items())},
     )  # fmt: skip
     due = Request.objects.due(now).order_by().aggregate(count=Count("pk"), oldest=Min("due_at"))
-    yield from _metric("batcher_deliveries_due", "gauge", "Results to be sent now.", due["count"])
+    yield from metric("batcher_deliveries_due", "gauge", "Results to be sent now.", due["count"])
     age = (now - due["oldest"]).total_seconds() if due["oldest"] else 0
     about = "Seconds that the longest due result has waited."
-    yield from _metric("batcher_delivery_oldest_due_seconds", "gauge", about, round(age, 3))
+    yield from metric("batcher_delivery_oldest_due_seconds", "gauge", about, round(age, 3))
     # Ids are handed out one by one: the newest one counts all there ever were without reading them.
     for model, name, about in (
         (Request, "batcher_requests_total", "Requests ever stored."),
         (Attempt, "batcher_delivery_attempts_total", "Tries at delivery ever made."),
     ):
         newest = model._default_manager.aggregate(newest=Max("pk"))["newest"]
-        yield from _metric(name, "counter", about, newest or 0)
-
-
-def _metric(name: str, kind: str, about: str, values: dict[str, int] | float) -> Iterator[str]:
-    yield f"# HELP {name} {about}"
-    yield f"# TYPE {name} {kind}"
-    if isinstance(values, dict):
-        yield from (f"{name}{labels} {value}" for labels, value in values.items())
-    else:
-        yield f"{name} {values}"
+        yield from metric(name, "counter", about, newest or 0)
+    yield from of_tallies(now)

@@ -9,7 +9,8 @@ import pytest
 from celery import current_app
 from django.utils import timezone
 
-from batching.models import Pulse, Request
+from batching.models import Pulse, Request, Tally
+from batching.models.tallies import EPOCH
 from delivery.models import IntakeStatus
 from tests.api.test_reads import send
 
@@ -88,10 +89,33 @@ def test_metrics_count_what_is_open(api):
     assert int(values["batcher_requests_total"]) >= 4
 
 
+def test_metrics_count_what_the_charts_show(api):
+    tallies = {
+        ("moved", ">pending"): 7, ("moved", "pending>processing"): 5, ("tried", "delivered"): 3,
+        ("tried", "http_status:503"): 2, ("ended", 'failed:a "b"'): 1, ("spent", "cost"): 1_500_000_000,
+        ("turnaround", "00"): 1, ("turnaround", "02"): 2,
+    }  # fmt: skip
+    for (measure, name), count in tallies.items():
+        Tally.objects.create(width_s=0, began_at=EPOCH, measure=measure, name=name, count=count)
+
+    told = api.get("/metrics").content.decode().splitlines()
+
+    assert {
+        "batcher_requests_accepted_total 7",
+        "batcher_results_delivered_total 3",
+        'batcher_delivery_attempts_by_outcome_total{outcome="http_status:503"} 2',
+        r'batcher_requests_ended_badly_total{state="failed",error="a \"b\""} 1',
+        "batcher_spent_dollars_total 1.5",
+        'batcher_turnaround_seconds_bucket{le="1"} 1',
+        'batcher_turnaround_seconds_bucket{le="2.25"} 3',
+        "batcher_turnaround_seconds_count 3",
+    } <= set(told)
+
+
 def test_metrics_cost_the_same_for_all(api, django_assert_max_num_queries):
     api.get("/api/requests")
 
-    with django_assert_max_num_queries(5):
+    with django_assert_max_num_queries(7):
         api.get("/metrics")
         api.get("/metrics")
 
