@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from django.utils import timezone
+
 from batching.limits import BatchLimits, account_serves, batch_limits
 from batching.models import Account, Destination, Lane, Project
 from batching.models.projects import new_signing_secret, place_of
@@ -108,6 +110,7 @@ def destination_of(project: Project, delivery: Delivery) -> Destination:
             "exchange": delivery.exchange,
             "routing_key": delivery.routing_key,
             "secret": new_signing_secret() if delivery.type == "webhook" else "",
+            "secret_at": timezone.now() if delivery.type == "webhook" else None,
         },
     )
     return row

@@ -67,7 +67,7 @@ def _poll(batch: Batch, now: datetime, *, sweep: polling.Sweep) -> None:
         return
     if remote is None:
         return
-    note_success(batch.lane.account)
+    note_success(batch.lane.account, now)
     polling.answered(batch, now)
     is_to_stop = batch.state == BatchState.CANCELLING and not batch.is_unproven
     if is_to_stop and remote.status.may_be_cancelled:

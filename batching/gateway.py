@@ -7,31 +7,41 @@ the operator sees a revoked key at once and no batch is failed by it.
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.conf import settings
 
 from batching.models import Account
 from batching.providers.base import Provider, ProviderError, Trouble
 from batching.providers.guarding import judged_by
+from batching.providers.http import Timeouts
 from batching.providers.registry import provider_for
 from batching.providers.sandbox_control import SandboxControl
 from batching.reach import AddressGuard
 
 logger = logging.getLogger(__name__)
 
+_NOTED_EVERY = timedelta(minutes=1)
 _THIS_COMPUTER = ("127.0.0.0/8", "::1/128")
 
 
-def connect(account: Account) -> Provider:
-    """Return the provider of ``account``. Raises ProviderError when the row can't work."""
+def connect(account: Account, *, patience_s: float | None = None) -> Provider:
+    """Return the provider of ``account``. Raises ProviderError when the row can't work.
+
+    ``patience_s`` is how long each small call may take at most, when a person waits for it.
+    """
     guard = guard_of(account)
     return provider_for(
         account.kind,
         base_url=account.base_url,
         api_key=account.api_key,
         judge=guard.judge if guard else None,
+        timeouts=_patient(patience_s) if patience_s else None,
     )
+
+
+def _patient(seconds: float) -> Timeouts:
+    return Timeouts(connect_s=seconds / 2, silence_s=seconds, call_s=seconds)
 
 
 def sandbox_control(account: Account) -> SandboxControl:
@@ -59,11 +69,23 @@ def note_trouble(account: Account, error: ProviderError, now: datetime) -> None:
     if error.trouble is not Trouble.CREDENTIALS:
         return
     logger.error("account refused by provider", extra={"account": account.name, "code": error.code})
-    Account.objects.filter(pk=account.pk).update(last_error=str(error)[:500], last_error_at=now)
+    Account.objects.filter(pk=account.pk).update(
+        last_error=str(error)[:500], last_error_at=now, last_error_class=class_of(error)
+    )
 
 
-def note_success(account: Account) -> None:
-    """Forget the account's last trouble: the provider took a call."""
-    if account.last_error:
-        Account.objects.filter(pk=account.pk).update(last_error="", last_error_at=None)
-        account.last_error = ""
+def class_of(error: ProviderError) -> str:
+    """Return what kind of error it was in a few words: ``credentials, 401, invalid_api_key``."""
+    status = "" if error.status is None else str(error.status)
+    return ", ".join(filter(None, (error.trouble.value, status, error.code)))[:120]
+
+
+def note_success(account: Account, now: datetime) -> None:
+    """Forget the account's last trouble, for the provider took a call; keep when, to the minute."""
+    last = account.last_success_at
+    if not account.last_error and last is not None and now - last < _NOTED_EVERY:
+        return
+    account.last_error, account.last_success_at = "", now
+    Account.objects.filter(pk=account.pk).update(
+        last_error="", last_error_at=None, last_error_class="", last_success_at=now
+    )

@@ -92,7 +92,7 @@ def _upload(batch: Batch, now: datetime) -> None:
         return
     finally:
         inputfile.discard(batch)
-    note_success(batch.lane.account)
+    note_success(batch.lane.account, now)
     _uploaded(batch, file, file_id, now)
 
 
@@ -146,7 +146,7 @@ def _create(batch: Batch, now: datetime) -> None:
         note(batch, lost_creates=0)
         _not_created(batch, error, now)
         return
-    note_success(batch.lane.account)
+    note_success(batch.lane.account, now)
     accepted(batch, remote, "created", now)
     answered(batch, now)
 

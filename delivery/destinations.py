@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from django.utils import timezone
+
 from batching.lifecycle import Actor
 from batching.models import Destination, Request
 from batching.models.projects import new_signing_secret, place_of
@@ -146,7 +148,7 @@ def give_secret(destination: Destination) -> str:
     """Give a new webhook the secret that signs what we send, and return it; empty for other types."""
     is_signed = destination.type == Destination.Type.WEBHOOK
     secret = new_signing_secret() if is_signed else ""
-    destination.secret = secret
+    destination.secret, destination.secret_at = secret, timezone.now() if secret else None
     return secret
 
 
@@ -157,9 +159,9 @@ def rotate_secret(destination: Destination, *, now: datetime, overlap: timedelta
     row = _present(destination)
     before = row.secret if overlap else ""
     secret = new_signing_secret()
-    row.previous_secret, row.secret = before, secret
+    row.previous_secret, row.secret, row.secret_at = before, secret, now
     row.previous_secret_until = now + overlap if before else None
-    fields = ["secret", "previous_secret", "previous_secret_until"]
+    fields = ["secret", "secret_at", "previous_secret", "previous_secret_until"]
     row.save(update_fields=fields)
     destination.refresh_from_db()
     return secret

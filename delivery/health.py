@@ -48,6 +48,8 @@ class Health:
     is_open: bool
     """The circuit is open: nothing is sent for now."""
     open_until: datetime | None
+    in_flight: int
+    """Tries that senders were given to have under way now."""
     in_flight_limit: int
     """Tries that may be under way now, over all workers."""
     recent_tries: int
@@ -177,17 +179,20 @@ def of_many(destinations: Sequence[Destination], *, now: datetime) -> Mapping[in
     """Return how destinations fare, by id, in one query."""
     rows = DestinationHealth.objects.in_bulk([d.pk for d in destinations])
     return {
-        d.pk: _health(d, pace_of(rows[d.pk]) if d.pk in rows else Pace(), now) for d in destinations
+        d.pk: _health(d, rows.get(d.pk) or DestinationHealth(destination_id=d.pk), now)
+        for d in destinations
     }
 
 
-def _health(destination: Destination, pace: Pace, now: datetime) -> Health:
+def _health(destination: Destination, row: DestinationHealth, now: datetime) -> Health:
+    pace = pace_of(row)
     ceiling = ceiling_of(destination)
     tries, failures = pacing.recent_tries(pace, now)
     return Health(
         sentence=_sentence(destination, pace, ceiling, now),
         is_open=pacing.is_open(pace, now),
         open_until=pace.open_until,
+        in_flight=sum(slots for slots, end in row.senders.values() if end > now.timestamp()),
         in_flight_limit=pacing.limit(pace, ceiling, now),
         recent_tries=tries,
         recent_failures=failures,

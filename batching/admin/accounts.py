@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
+from django.utils import timezone
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from batching import gateway, notices, queueing
 from batching.admin import shown
+from batching.admin.account_health import health_of, use_of
+from batching.admin.account_key import PATIENCE_S, KeyForm, rotate_key
 from batching.admin.moves import Move, MovesAdmin
-from batching.admin.rows import ModelForm, OurAdmin
+from batching.admin.rows import ModelForm, OurAdmin, OurChangeList
 from batching.admin.standings import AccountStandingFilter
 from batching.models import Account
 from batching.providers.base import ProviderError
@@ -23,7 +26,7 @@ from batching.templatetags.badges import BAD, GOOD, QUIET, badge, state_badge
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from django.http import HttpRequest
+    from django.http import HttpRequest, HttpResponse
     from django.utils.safestring import SafeString
 
     from batching.lifecycle import Actor
@@ -34,16 +37,29 @@ def check_connection(account: Account, *, by: Actor, reason: str, now: datetime)
 
     Notes what came of it on the account. Call outside of a transaction.
     """
-    problem = ""
     try:
-        gateway.connect(account).check()
+        gateway.connect(account, patience_s=PATIENCE_S).check()
     except ProviderError as error:
-        problem = str(error)
-    account.last_error = problem[:500]
-    account.last_error_at = now if problem else None
-    account.save(update_fields=["last_error", "last_error_at"])
-    if problem:
-        raise Refused("provider_refused", f"the provider said: {problem[:300]}")
+        account.last_error, account.last_error_at = str(error)[:500], now
+        account.last_error_class = gateway.class_of(error)
+        account.save(update_fields=["last_error", "last_error_at", "last_error_class"])
+        raise Refused("provider_refused", f"the provider said: {str(error)[:300]}") from error
+    account.last_success_at = None
+    gateway.note_success(account, now)
+
+
+def switch_off(account: Account, *, by: Actor, reason: str, now: datetime) -> None:
+    """Use an account for nothing new. Refused when it is off."""
+    if not Account.objects.filter(pk=account.pk, is_enabled=True).update(is_enabled=False):
+        raise Refused("invalid_state", "it is off already")
+    account.refresh_from_db()
+
+
+def switch_on(account: Account, *, by: Actor, reason: str, now: datetime) -> None:
+    """Use an account again. Refused when it is on."""
+    if not Account.objects.filter(pk=account.pk, is_enabled=False).update(is_enabled=True):
+        raise Refused("invalid_state", "it is on already")
+    account.refresh_from_db()
 
 
 MOVES = (
@@ -59,7 +75,7 @@ MOVES = (
     ),
     Move(
         name="pause",
-        label="Pause",
+        label="Drain",
         effect="No batch is started through it. Requests for it are taken and packed, and what the provider "
         "holds is finished and delivered.",
         permission="batching.operate_batch",
@@ -75,6 +91,38 @@ MOVES = (
         act=queueing.resume_account,
         states=frozenset({"paused"}),
         icon="play_circle",
+    ),
+    Move(
+        name="switch_off",
+        label="Switch off",
+        effect="No request is routed to it any more, and none of its batches is started. What the provider holds is "
+        "finished and delivered.",
+        permission="batching.change_account",
+        act=switch_off,
+        states=frozenset({"open", "paused"}),
+        icon="toggle_off",
+        is_dangerous=True,
+    ),
+    Move(
+        name="switch_on",
+        label="Switch on",
+        effect="Requests are routed to it again, and its batches are started as far as there is room.",
+        permission="batching.change_account",
+        act=switch_on,
+        states=frozenset({"off"}),
+        icon="toggle_on",
+    ),
+    Move(
+        name="rotate_key",
+        label="Rotate key",
+        effect="The new key is tried at the provider, which costs nothing, and is in use as soon as it works. The old "
+        "one is forgotten here; revoke it at the provider afterwards.",
+        permission="batching.change_account",
+        act=rotate_key,
+        page=rotate_key,
+        form=KeyForm,
+        icon="key",
+        is_for_one=True,
     ),
 )
 
@@ -141,18 +189,33 @@ class AccountForm(ModelForm[Account]):
             self.add_error("base_url", f"It can't be used: {problem}.")
 
 
+class AccountList(OurChangeList):
+    """A page of accounts with what they have at their providers: one query for all of them."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Put on each account of the page what it uses."""
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        found = use_of(self.result_list)
+        for account in self.result_list:
+            account.use = found[account.pk]
+
+
 @admin.register(Account)
 class AccountAdmin(MovesAdmin[Account], OurAdmin[Account]):
     """Kept by administrators."""
 
     form = AccountForm
     moves = MOVES
-    list_display = ("name", "kind", "base_url", "badge", "hint", "project", "last_trouble")
+    list_display = (
+        "name", "kind", "base_url", "badge", "in_flight", "last_success", "hint", "project", "last_trouble",
+    )  # fmt: skip
     list_select_related = ("project",)
     list_filter = (("kind", ChoicesDropdownFilter), AccountStandingFilter)
     search_fields = ("name",)
     search_help_text = "Name"
     ordering = ("name",)
+    change_form_outer_before_template = "batcher/admin/_account_head.html"
     fieldsets = (
         ("Account", {"fields": (("name", "kind"), "base_url", "api_key", "is_enabled", "project")}),
         ("Limits", {"fields": (
@@ -160,19 +223,26 @@ class AccountAdmin(MovesAdmin[Account], OurAdmin[Account]):
             ("max_batches_in_flight", "max_requests_in_flight"), "max_creates_per_hour",
         )}),
         ("Webhook of the provider", {"fields": ("webhook_secret",)}),
-        ("Health", {"fields": (
-            "badge", ("paused_at", "pause_reason"), "silent_since", "last_error", "last_error_at", "created_at",
-        )}),
+        ("About this account", {"fields": ("badge", ("pause_reason", "created_at"))}),
     )  # fmt: skip
-    readonly_fields = (
-        "badge",
-        "paused_at",
-        "pause_reason",
-        "silent_since",
-        "last_error",
-        "last_error_at",
-        "created_at",
-    )
+    readonly_fields = ("badge", "pause_reason", "created_at")
+
+    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[AccountList]:
+        """Use the list with figures."""
+        return AccountList
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show an account with its health, what it has at its provider and what it can do."""
+        row = self.row_at(request, object_id)
+        if row is not None:
+            extra_context = {**(extra_context or {}), **health_of(row, timezone.now())}
+        return super().change_view(request, object_id, form_url, extra_context)
 
     def has_delete_permission(self, request: HttpRequest, obj: Account | None = None) -> bool:
         """Only those without lanes: the others hold history, and are switched off instead."""
@@ -196,7 +266,21 @@ class AccountAdmin(MovesAdmin[Account], OurAdmin[Account]):
         """The last four characters."""
         return account.key_hint
 
+    @admin.display(description="Batches there")
+    def in_flight(self, account: Account) -> SafeString | str:
+        """At the provider of how many it may have, and requests in them."""
+        use = account.use  # type: ignore[attr-defined]  # put there by AccountList
+        return shown.two_lines(use.batches_in_words, f"{use.requests:,} requests")
+
+    @admin.display(description="Last success")
+    def last_success(self, account: Account) -> SafeString | str:
+        """When the provider took a call last, to the minute."""
+        return shown.age(account.last_success_at)
+
     @admin.display(description="Last error")
     def last_trouble(self, account: Account) -> SafeString | str:
         """What went wrong last."""
-        return shown.cut(account.last_error, 120) or shown.NOTHING
+        if not account.last_error:
+            return shown.NOTHING
+        words = account.last_error_class or "an error"
+        return shown.two_lines(words, shown.cut_short(account.last_error, 60))

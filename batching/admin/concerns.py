@@ -283,7 +283,7 @@ def _dead_letters() -> Iterator[Concern]:
     count = count_up_to(standing.dead_letters(), MOST_COUNTED + 1)
     if not count:
         return
-    causes = standing.causes()
+    causes = standing.causes() if count <= MOST_COUNTED else []
     told = [
         (str(cause), cause.count, {"given_up_because": given_up_because(cause)})
         for cause in causes[:CAUSES_SHOWN]

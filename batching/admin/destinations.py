@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from django import forms
 from django.contrib import admin
 from django.utils import timezone
+from django.utils.html import format_html
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RelatedDropdownFilter
-from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from batching import audit
 from batching.admin import replay_orders, searching, shown
+from batching.admin.dead_letters import group_url
+from batching.admin.destination_course import (
+    fares_of,
+    milliseconds,
+    pieces_of,
+    share,
+    with_oldest_due,
+)
+from batching.admin.destination_form import DestinationForm
 from batching.admin.moves import Move, MovesAdmin
-from batching.admin.rows import ModelForm, OurAdmin
+from batching.admin.rows import OurAdmin, OurChangeList
 from batching.admin.secrets import shown_once
 from batching.admin.standings import DestinationStandingFilter
 from batching.models import Destination
 from batching.steering import Refused
-from batching.templatetags.badges import state_badge
-from delivery import destinations, ping, standing
+from batching.templatetags.badges import BAD, badge, state_badge
+from delivery import destinations, ping, standing, tried
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,8 +47,6 @@ CHANGE = "batching.change_destination"
 _PRESENT = frozenset({"open", "paused", "disabled"})
 SHOWN_ONCE = "shown_once"
 """Attribute of a destination whose secret was rotated just now; never a column."""
-_KEPT = "***"
-"""Stands for a stored header's value, which is never shown."""
 
 
 def rotate(destination: Destination, *, by: Actor, reason: str, now: datetime) -> None:
@@ -134,93 +140,20 @@ MOVES = (
 )
 
 
-class DestinationForm(ModelForm[Destination]):
-    """A place, and what it asks for. Stored header values are never shown."""
-
-    own_headers = forms.CharField(
-        label="Headers",
-        required=False,
-        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3, "spellcheck": "false"}),
-        help_text="One a line, “Authorization: Bearer …”; sent with each webhook, encrypted here. A stored value "
-        f"shows as {_KEPT}: leave it to keep it, take the line out to drop it.",
-    )
-    delays = forms.CharField(
-        label="Retry schedule",
-        required=False,
-        widget=UnfoldAdminTextInputWidget,
-        help_text="Seconds before each try between commas, the first included: 0, 5, 300, 1800. Empty: the default.",
-    )
-
-    class Meta:
-        model = Destination
-        fields = (
-            "project", "name", "type", "url", "queue", "exchange", "routing_key",
-            "fail_fast_on_4xx", *destinations.RANGES,
-        )  # fmt: skip
-        help_texts: ClassVar = {
-            "name": "Requests may say this name instead of the address.",
-            "url": "Of a webhook: https://, no user or password. http:// and private networks only as the environment "
-            "opens them.",
-            "queue": "Of RabbitMQ: the queue, or else an exchange with a routing key.",
-            "fail_fast_on_4xx": "A client error ends a delivery at once; else it is tried on.",
-            "timeout_s": "Seconds for one try, all in all. Empty, here and below: the default.",
-            "max_in_flight": "Tries under way at once.",
-            "max_per_second": "Tries begun in a second. Empty: no fixed rate.",
-            "max_inline_bytes": "A larger result goes as a thin message that says where to fetch it.",
-        }
-        labels: ClassVar = {
-            "url": "URL",
-            "fail_fast_on_4xx": "Fail fast on 4xx",
-            "timeout_s": "Timeout (s)",
-            "max_in_flight": "Most in flight",
-            "max_per_second": "Most per second",
-            "max_inline_bytes": "Most bytes inline",
-        }
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # passed through
-        if "own_headers" in self.fields:
-            names = self.instance.own_headers
-            self.initial["own_headers"] = "\n".join(f"{name}: {_KEPT}" for name in names)
-            delays = self.instance.retry_delays_s or []
-            self.initial["delays"] = ", ".join(f"{delay:g}" for delay in delays)
-
-    def clean_own_headers(self) -> dict[str, str]:
-        """Read lines; a value that is hidden is the stored one."""
-        stored, headers = self.instance.own_headers, dict[str, str]()
-        for line in filter(str.strip, self.cleaned_data["own_headers"].splitlines()):
-            name, colon, value = (part.strip() for part in line.partition(":"))
-            if not colon:
-                raise forms.ValidationError("Write each header as “Name: value”.")
-            if name in headers:
-                raise forms.ValidationError(f"{name} is given twice.")
-            headers[name] = stored.get(name, value) if value == _KEPT else value
-        return headers
-
-    def clean_delays(self) -> list[float] | None:
-        """Read numbers between commas."""
-        typed = self.cleaned_data["delays"].replace(",", " ").split()
-        try:
-            return [float(part) for part in typed] or None
-        except ValueError:
-            raise forms.ValidationError("Write numbers of seconds between commas.") from None
-
-    def _post_clean(self) -> None:
-        """Ask the core what is wrong with the destination, once it has all its values."""
-        super()._post_clean()  # type: ignore[misc]  # Django's own hook
-        if self.errors or "own_headers" not in self.fields:
-            return
-        destinations.write_headers(self.instance, self.cleaned_data["own_headers"])
-        self.instance.retry_delays_s = self.cleaned_data["delays"]
-        for problem in destinations.problems_with(self.instance):
-            field = {"headers": "own_headers", "retry_delays_s": "delays"}.get(
-                problem.field, problem.field
-            )
-            self.add_error(field if field in self.fields else None, f"It {problem.detail}.")
-
-
 _PLACE = ("name", "type", "url", "queue", ("exchange", "routing_key"))
 _TERMS = ("own_headers", "delays", "fail_fast_on_4xx", *destinations.RANGES)
+
+
+class DestinationList(OurChangeList):
+    """A page of destinations with how they fare: a few queries for all of them."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Put on each destination of the page how it fares."""
+        super().get_results(request)
+        self.result_list = list(self.result_list)
+        found = fares_of(self.result_list, timezone.now())
+        for row in self.result_list:
+            row.fares = found[row.pk]
 
 
 @admin.register(Destination)
@@ -229,7 +162,9 @@ class DestinationAdmin(MovesAdmin[Destination], OurAdmin[Destination]):
 
     form = DestinationForm
     moves = MOVES
-    list_display = ("label", "type", "project", "badge", "why_stopped", "waiting", "age")
+    list_display = (
+        "label", "badge", "success", "p95", "in_flight", "oldest_due", "last_failure", "project", "secret_age", "waiting",
+    )  # fmt: skip
     list_display_links = ("label",)
     list_select_related = ("project",)
     list_filter = (
@@ -253,6 +188,14 @@ class DestinationAdmin(MovesAdmin[Destination], OurAdmin[Destination]):
         )}),
     )  # fmt: skip
     always_readonly = ("key", "badge", "why_stopped", "created_at", "secret_hint")
+
+    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[DestinationList]:
+        """Use the list with figures."""
+        return DestinationList
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Destination]:
+        """Put on each since when its oldest result is due."""
+        return with_oldest_due(super().get_queryset(request))
 
     def get_fieldsets(self, request: HttpRequest, obj: Destination | None = None) -> Any:
         """Show the address without a URL's query to those who may not change it: it may hold secrets."""
@@ -282,10 +225,14 @@ class DestinationAdmin(MovesAdmin[Destination], OurAdmin[Destination]):
     ) -> HttpResponse:
         """Show a destination with how it stands."""
         if (row := self.row_at(request, object_id)) is not None:
+            stands = standing.of(row, now=timezone.now())
             figures = {
                 "row": row,
-                "standing": standing.of(row, now=timezone.now()),
+                "standing": stands,
+                "causes": [(cause, group_url(row, cause)) for cause in stands.causes],
+                "secret_at": row.secret_at or row.created_at,
                 "attempts": self.waiting(row),
+                **_course(row),
                 "given_up_url": shown.list_of("batching.request", given_up_at=row.key),
             }
             extra_context = {**(extra_context or {}), **figures}
@@ -340,14 +287,63 @@ class DestinationAdmin(MovesAdmin[Destination], OurAdmin[Destination]):
         )
 
     @admin.display(description="Destination")
-    def label(self, destination: Destination) -> str:
-        """Name or address, without a URL's query."""
-        return (destination.name or destination.address)[:100]
+    def label(self, destination: Destination) -> SafeString:
+        """Name or address without a URL's query, and how results travel."""
+        name = (destination.name or destination.address)[:60]
+        return shown.two_lines(name, destination.get_type_display())
 
     @admin.display(description="Standing")
     def badge(self, destination: Destination) -> SafeString:
-        """Whether results are sent."""
-        return state_badge(destination.state)
+        """Whether results are sent, and when again if they are not."""
+        fares = getattr(destination, "fares", None)
+        if destination.state != "open" or fares is None or not fares.health.is_open:
+            return state_badge(destination.state)
+        circuit = badge("circuit open", tone=BAD, icon="electrical_services")
+        return shown.two_lines(
+            circuit, format_html("next try {}", shown.age(fares.health.open_until))
+        )
+
+    @admin.display(description="Arrived")
+    def success(self, destination: Destination) -> SafeString | str:
+        """The part of the latest tries that arrived."""
+        course = destination.fares.course  # type: ignore[attr-defined]  # put there by DestinationList
+        if not course.tries:
+            return shown.NOTHING
+        return shown.two_lines(share(course), f"of {course.tries:,} tries")
+
+    @admin.display(description="p95")
+    def p95(self, destination: Destination) -> str:
+        """Nineteen of twenty that arrived took no longer."""
+        return milliseconds(destination.fares.course.p95_s)  # type: ignore[attr-defined]  # as above
+
+    @admin.display(description="In flight")
+    def in_flight(self, destination: Destination) -> str:
+        """Tries that are given out, of how many may be under way."""
+        found = destination.fares.health  # type: ignore[attr-defined]  # as above
+        return f"{found.in_flight:,} of {found.in_flight_limit:,}"
+
+    @admin.display(description="Oldest due")
+    def oldest_due(self, destination: Destination) -> SafeString | str:
+        """Since when the oldest result is due, or when it is."""
+        return shown.age(destination.oldest_due_at)  # type: ignore[attr-defined]  # annotated above
+
+    @admin.display(description="Last error")
+    def last_failure(self, destination: Destination) -> SafeString | str:
+        """What went wrong last, and when."""
+        if destination.stop_reason:
+            return shown.cut_short(destination.stop_reason, 60)
+        found = destination.fares.health  # type: ignore[attr-defined]  # as above
+        if not found.last_failure:
+            return shown.NOTHING
+        return shown.two_lines(
+            shown.cut_short(found.last_failure, 40), shown.age(found.last_failure_at)
+        )
+
+    @admin.display(description="Secret's age")
+    def secret_age(self, destination: Destination) -> SafeString | str:
+        """Since when its secret signs."""
+        since = destination.secret_at or destination.created_at
+        return shown.age(since) if destination.type == Destination.Type.WEBHOOK else shown.NOTHING
 
     @admin.display(description="Why stopped")
     def why_stopped(self, destination: Destination) -> str:
@@ -360,12 +356,24 @@ class DestinationAdmin(MovesAdmin[Destination], OurAdmin[Destination]):
         url = shown.list_of("delivery.attempt", destination=destination.key)
         return shown.link(url, "show attempts")
 
-    @admin.display(description="Age")
-    def age(self, destination: Destination) -> SafeString | str:
-        """Time since it was made."""
-        return shown.age(destination.created_at)
-
     @admin.display(description="Signing secret")
     def secret_hint(self, destination: Destination) -> str:
         """The last four characters: all that is ever shown again."""
         return f"…{destination.secret[-4:]}" if destination.secret else "none"
+
+
+def _course(row: Destination) -> dict[str, Any]:
+    """Return the chart of a destination's page."""
+    tries = tried.latest([row.pk], most=tried.MANY).get(row.pk, [])
+    stretches = tried.stretches_of(tries)
+    course = tried.course_of(tries)
+    return {
+        "course": course,
+        "arrived": share(course),
+        "p95": milliseconds(course.p95_s),
+        "pieces": pieces_of(stretches),
+        "stretches": [one for one in reversed(stretches) if one.total],
+        "most_tries": tried.MANY,
+        "first_try_at": tries[-1].ended_at if tries else None,
+        "last_try_at": tries[0].ended_at if tries else None,
+    }

@@ -80,6 +80,12 @@ class Account(models.Model):
     )
     last_error = models.CharField(max_length=500, blank=True, editable=False)
     last_error_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_error_class = models.CharField(
+        max_length=120, blank=True, default="", db_default="", editable=False
+    )
+    """What kind of error that was: what it means to us, the HTTP status, the provider's code."""
+    last_success_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """When the provider took a call last, to the minute."""
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = AccountQuerySet.as_manager()

@@ -268,6 +268,8 @@ class Destination(models.Model):
     """SHA-256 over type and address: one row for one place."""
     secret = EncryptedTextField(blank=True, default="", editable=False)
     """``whsec_…``: signs what we send; encrypted at rest."""
+    secret_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """When that secret was made; None: before this was noted."""
     previous_secret = EncryptedTextField(blank=True, default="", editable=False)
     """The secret before the last rotation."""
     previous_secret_until = models.DateTimeField(null=True, blank=True, editable=False)

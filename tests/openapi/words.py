@@ -13,7 +13,7 @@ LONG_POLL_S = 1
 WRONG = {"validation_error", "malformed_json", "invalid_encoding", "nested_too_deep"}
 BEYOND_THE_SCHEMA = {"/delivery_config/webhook_url", "/deliver_by"}
 """What JSON Schema can't say all of: what a URL is and what a time is."""
-BEYOND_THE_SCHEMA |= {"/filter/batch", "/filter/submission", "/filter/destination"}
+BEYOND_THE_SCHEMA |= {"/filter/batch", "/filter/submission", "/filter/destination", "/filter/model"}
 """Nor which rows there are."""
 BEYOND_THE_SCHEMA |= {"/include_delivered", "/to", "/before"}
 """Nor that one member has to agree with another."""
