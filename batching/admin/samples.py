@@ -60,10 +60,14 @@ class Step:
     come: int
     of: int
     note: str = ""
+    lost: int = 0
+    """How many will not come by themselves."""
 
     @property
     def standing(self) -> str:
-        """``done``, ``now`` (some have come) or ``ahead``."""
+        """``done``, ``now`` (some have come), ``ahead``, or ``bad`` when some will not come by themselves."""
+        if self.lost:
+            return "bad"
         if self.of and self.come >= self.of:
             return "done"
         return "now" if self.come else "ahead"
@@ -200,6 +204,14 @@ def _steps(counted: dict[str, Any]) -> tuple[Step, ...]:
             title="Delivered",
             come=counted["delivered"] + counted["pulled"],
             of=every,
-            note=kept or (f"last at {delivered:%H:%M:%S} UTC" if delivered else ""),
+            note=_fate(counted, kept, delivered),
+            lost=counted["given_up"],
         ),
     )
+
+
+def _fate(counted: dict[str, Any], kept: str, delivered: datetime | None) -> str:
+    """Say what became of the results."""
+    if counted["given_up"]:
+        return f"{counted['given_up']:,} given up"
+    return kept or (f"last at {delivered:%H:%M:%S} UTC" if delivered else "")

@@ -186,6 +186,8 @@ def test_bad_ends_and_what_was_given_up_are_counted(as_, control):
     answer = part(as_("viewer"), submission)
 
     assert answer.context["progress"].ends == {RequestState.FAILED.value: 2, "given_up": 2}
+    assert answer.context["progress"].steps[-1].standing == "bad"
+    assert "2 given up" in answer.content.decode()
 
 
 def test_watching_costs_the_same_few_queries_however_many_are_watched(
