@@ -58,7 +58,9 @@ def _read_moves(after: int, upto: int) -> Found:
     ends = rows_of(
         f"SELECT {minute}, l.state, COALESCE(r.error_code, ''), COUNT(*) FROM {log} l"  # noqa: S608  # our names
         f" LEFT JOIN {Request._meta.db_table} r ON r.id = l.object_id WHERE {where}"
-        " AND l.state IN ('failed', 'expired', 'cancelled') GROUP BY 1, 2, 3",
+        " AND l.state IN ('failed', 'expired', 'cancelled')"
+        # What stays in its state was only noted: a dead letter that was discarded.
+        " AND (l.source_state IS NULL OR l.source_state <> l.state) GROUP BY 1, 2, 3",
         [after, upto, kind],
     )
     return Found(counted=[*map(_move, moves), *map(_end, ends)])

@@ -9,6 +9,7 @@ import pytest
 from batching.lifecycle import Actor
 from batching.models import Request
 from batching.steering import Refused
+from batching.tally_sources import MOVES
 from delivery import discards, redelivery, replays, standing, why
 from delivery.replays import Which
 from tests.batching.rows import NOW, a_destination, a_request, an_answer, log_of
@@ -56,6 +57,15 @@ def test_what_was_taken_back_waits_for_a_person_again():
     discards.take_back(request, **WHY)
 
     assert list(standing.dead_letters()) == [request]
+
+
+def test_a_discard_is_no_further_bad_end_for_the_charts():
+    request = dead(state="failed")
+    discards.discard(request, **WHY)
+
+    found = MOVES.read(0, 10**9).counted
+
+    assert [(one.measure, one.name) for one in found] == [("moved", "failed>failed")]
 
 
 @pytest.mark.parametrize("fields", [{"state": "delivered"}, {"state": "processed", "due_at": NOW}])
