@@ -85,7 +85,12 @@ class SubmissionFilter(TextFilter):  # type: ignore[misc]  # the theme carries n
         if not term:
             return queryset
         named = searching.key_is(term, "sub")
-        return queryset.filter(submission_id__in=_some(Submission.objects.all(), named))
+        found = _some(Submission.objects.all(), named)
+        rows = queryset.filter(submission_id__in=found)
+        if len(found) != 1:
+            return rows
+        low, high = Request.objects.span_of_submission(found[0])  # as of a batch, below
+        return rows.filter(pk__gte=low, pk__lte=high)
 
 
 class GivenUpFilter(TextFilter):  # type: ignore[misc]  # the theme carries no types

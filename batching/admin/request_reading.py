@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from django.core.exceptions import PermissionDenied
-from django.db.models import Max, Min, Q
+from django.db.models import Q
 from django.http import HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.dateparse import parse_datetime
@@ -69,9 +69,9 @@ def span_of(given: Mapping[str, str], place: Place) -> tuple[int, int]:
     """Return the lowest and the highest id between which rows with these filters can be."""
     low, high = 1, place.top
     if key := given.get("submission"):
-        of_submission = Request.objects.filter(submission__in=_submissions(key)).order_by()
-        ends = of_submission.aggregate(low=Min("pk"), high=Max("pk"))
-        low, high = ends["low"] or 1, min(high, ends["high"] or 0)
+        ends = [Request.objects.span_of_submission(pk) for pk in _submissions(key)]
+        low = min((first for first, _ in ends), default=1)
+        high = min(high, max((last for _, last in ends), default=0))
     begin, end = moment_in(given.get(FROM, "")), moment_in(given.get(TO, ""))
     if low == 1:
         low = Request.objects.order_by("pk").values_list("pk", flat=True).first() or 1

@@ -53,7 +53,7 @@ class Standing:
 def standing_of(row: Submission) -> Standing:
     """Count a submission's requests by state."""
     rows = Request.objects.filter(submission=row)
-    first, top = walks.bounds(rows)
+    first, top = Request.objects.span_of_submission(row.pk)
     look = walks.look(rows, first=first, top=top)
     shares = tuple(
         Share(

@@ -156,6 +156,19 @@ class RequestQuerySet(models.QuerySet["Request"]):
         """Dead letters: what was given up and waits for a person."""
         return self.filter(GIVEN_UP)
 
+    def in_submission_order(self, submission_id: int) -> RequestQuerySet:
+        """A submission's requests by rising id, in words that leave its index as the only way.
+
+        Asked for the first of ``submission_id = 7`` by id, PostgreSQL may walk along the primary key until it comes to one.
+        """
+        mine = self.filter(submission_id__gte=submission_id, submission_id__lte=submission_id)
+        return mine.order_by("submission_id", "id")
+
+    def span_of_submission(self, submission_id: int) -> tuple[int, int]:
+        """Return the lowest and the highest id of a submission's requests; (1, 0) when it has none."""
+        ids = self.in_submission_order(submission_id).values_list("pk", flat=True)
+        return ids.first() or 1, ids.last() or 0
+
     def due(self, now: datetime) -> RequestQuerySet:
         """Results to be sent now, longest due first."""
         return self.filter(due_at__lte=now).order_by("due_at")

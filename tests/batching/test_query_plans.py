@@ -99,6 +99,10 @@ QUERIES = {
         lambda _: Request.objects.filter(submission_id__in=[7]).order_by("-pk")[:51],
         ("request_submission",),
     ),
+    "ends-of-a-submission": (
+        lambda _: Request.objects.in_submission_order(7).reverse()[:1],
+        ("request_submission",),
+    ),
     "page-of-a-batch": (
         lambda _: Request.objects.filter(batch=Batch.objects.first()).order_by("-pk")[:51],
         "request_batch",
