@@ -111,7 +111,10 @@ def _few(_size: Size, _sql: Sql) -> None:
             ours.ApiKey.issue(project, f"key {turn}")
     for number in range(1, len(ACCOUNTS) + 1):
         ours.Account.objects.create(
-            pk=number, name=ACCOUNTS[number - 1], base_url="http://127.0.0.1:9/v1"
+            pk=number,
+            name=ACCOUNTS[number - 1],
+            base_url="http://127.0.0.1:9/v1",
+            max_batches_in_flight=3 if number == 2 else None,
         )
     for number in range(LANES):
         lane = ours.Lane.objects.create(
@@ -199,7 +202,7 @@ def _batches(size: Size, sql: Sql) -> None:
         "failed_count": f"CASE WHEN {ended} THEN {many} / 20 END",
         "rank": "n", "priority": "n %% 7 - 3",
         "wait_reason": f"CASE WHEN {last} > {size.held} AND {last} <= {size.in_line}"
-        " THEN 'the provider''s queue is full: 1,490,000 of 1,500,000 tokens are taken' ELSE '' END",
+        " THEN '3 of 3 batches of the account are at the provider' ELSE '' END",
         "waiting_since": f"CASE WHEN {last} > {size.held} AND {last} <= {size.in_line} THEN {created} END",
         "paused_at": f"CASE WHEN {last} > {size.held} AND n %% 9 = 0 THEN {created} END",
     }  # fmt: skip
@@ -337,7 +340,8 @@ def _history(size: Size, sql: Sql) -> None:
                 "timestamp": sql.after("created_at", str(seconds)),
                 "by_id": "NULL", "description": "'as always [by clock]'",
             }  # fmt: skip
-            _insert(StateLog, columns, f"{model._meta.db_table} WHERE id <= {last} ORDER BY id")
+            upto = size.requests if transition == "accept" else last
+            _insert(StateLog, columns, f"{model._meta.db_table} WHERE id <= {upto} ORDER BY id")
 
 
 def _around(size: Size, sql: Sql) -> None:

@@ -1,4 +1,5 @@
-// Lets the keyboard into boxes that scroll, and names what Django draws without a role.
+// Lets the keyboard into boxes that scroll and to the theme's switch of the sidebar, and names what Django draws
+// without a role.
 // Runs over the page once, over each part that htmx brings, and when the window changes its size.
 "use strict";
 
@@ -18,7 +19,20 @@
     if (!box.hasAttribute("aria-label")) box.setAttribute("aria-label", nameOf(box));
   }
 
+  function makeButton(mark) {
+    if (mark.textContent.trim() !== "dock_to_right" || mark.hasAttribute("tabindex")) return;
+    mark.tabIndex = 0;
+    mark.setAttribute("role", "button");
+    mark.setAttribute("aria-label", "Show or hide the menu");
+    mark.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      mark.click();
+    });
+  }
+
   function look() {
+    document.querySelectorAll("#header-inner span.material-symbols-outlined").forEach(makeButton);
     document.querySelectorAll(SCROLLS).forEach(openToKeys);
     document.querySelectorAll("span.help-tooltip[aria-label]").forEach((mark) => mark.setAttribute("role", "img"));
   }

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from playwright.sync_api import sync_playwright
 
+from benchmarks.console_sql import LINE
 from tests.browser.panel import PASSWORD, Panel
 
 if TYPE_CHECKING:
@@ -39,9 +40,12 @@ _AS_WEBP = """async png => {
     image.src = 'data:image/png;base64,' + png;
     await image.decode();
     const canvas = document.createElement('canvas');
-    [canvas.width, canvas.height] = [image.width, image.height];
-    canvas.getContext('2d').drawImage(image, 0, 0);
-    return canvas.toDataURL('image/webp', 0.82).split(',')[1];
+    const scale = Math.min(1, 1120 / image.width);
+    [canvas.width, canvas.height] = [image.width * scale, image.height * scale];
+    const brush = canvas.getContext('2d');
+    brush.imageSmoothingQuality = 'high';
+    brush.drawImage(image, 0, 0, canvas.width, canvas.height);
+    return canvas.toDataURL('image/webp', 0.72).split(',')[1];
 }"""
 
 
@@ -91,11 +95,12 @@ SHOTS = (
     Shot(name="submission", path="/admin/batching/submission/", opens_first_row=True),
     Shot(name="files", path="/admin/batching/clientfile/"),
     Shot(name="lanes", path="/admin/batching/lane/", looks=("light", "dark")),
-    Shot(name="lane", path="/admin/batching/lane/?standing=paused", opens_first_row=True, looks=ALL_LOOKS),
+    Shot(name="lane", path=f"/admin/batching/lane/{LINE}/change/", looks=ALL_LOOKS),
     Shot(name="destinations", path="/admin/batching/destination/"),
     Shot(name="destination", path="/admin/batching/destination/?standing=circuit_open", opens_first_row=True, looks=("light", "dark")),
     Shot(name="dead-letters", path="/admin/dead-letters/", looks=ALL_LOOKS),
     Shot(name="costs", path="/admin/costs/"),
+    Shot(name="workers", path="/admin/workers/"),
     Shot(name="attempts", path="/admin/delivery/attempt/"),
     Shot(name="replays", path="/admin/delivery/replay/"),
     Shot(name="events", path="/admin/delivery/eventdelivery/"),
