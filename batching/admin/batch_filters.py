@@ -38,6 +38,8 @@ _FAILED_LATELY: Final = timedelta(days=7)
 _ACTS_READ: Final = 1_000
 _SUBMISSIONS_READ: Final = 200
 _UNDER_WAY: Final = [state for state in BatchState if state not in BATCH_ENDS]
+_OPEN: Final = Q(state=BatchState.BUILDING) | Q(state__in=_UNDER_WAY, next_attempt_at__isnull=False)
+"""Under way, in the words of two indexes that hold none of the batches that have ended."""
 _WENT_WRONG: Final = (
     BatchState.FAILED,
     BatchState.DELIVERY_FAILED,
@@ -66,7 +68,7 @@ class LaneFilter(DropdownFilter):  # type: ignore[misc]  # the theme carries no 
 
 
 def _active(_user: Person, _now: datetime) -> Q:
-    return Q(state__in=_UNDER_WAY)
+    return _OPEN
 
 
 def _waiting(_user: Person, _now: datetime) -> Q:
@@ -82,7 +84,7 @@ def _needing_attention(_user: Person, now: datetime) -> Q:
 
 def _expiring(_user: Person, now: datetime) -> Q:
     at_provider = Q(state__in=PROVIDER_HOLDS, provider_expires_at__lt=now + SOON)
-    return at_provider | Q(state__in=_UNDER_WAY, deliver_by__lt=now + SOON)
+    return _OPEN & (at_provider | Q(deliver_by__lt=now + SOON))
 
 
 def _mine(user: Person, _now: datetime) -> Q:

@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from batching import closing, packing
 from batching.admin import standings
+from batching.admin.batch_filters import QuickFilter
 from batching.models import Batch, Destination, Request
 from delivery import due, standing
 from delivery.results import settled_after
@@ -74,6 +75,13 @@ def project_requests():
 
 def middle() -> int:
     return Request.objects.order_by("pk").values_list("pk", flat=True)[ROWS // 2]
+
+
+def quickly(name: str):
+    """The batches that a quick filter means, as its list asks for them."""
+    (quick,) = [quick for quick in QuickFilter.quicks if quick.name == name]
+    found = Batch.objects.filter(quick.which(None, NOW)).order_by()
+    return Batch.objects.filter(pk__in=found.values("pk"))
 
 
 QUERIES = {
@@ -160,6 +168,22 @@ QUERIES = {
     "failed-batches": (
         lambda _: Batch.objects.filter(state="failed").order_by("pk")[:4],
         ("batch_state", "batch_due"),
+    ),
+    "where-unanswered-requests-went": (
+        lambda _: Request.objects.filter(came_from=7).order_by().values_list("batch_id")[:50],
+        "request_came_from",
+    ),
+    "quick-filter-active": (
+        lambda _: quickly("active").order_by("-pk")[:21],
+        ("batch_state", "batch_due"),
+    ),
+    "quick-filter-waiting": (
+        lambda _: quickly("waiting").order_by("-pk")[:21],
+        ("batch_state", "batch_due"),
+    ),
+    "quick-filter-expiring": (
+        lambda _: quickly("expiring").order_by("-pk")[:21],
+        ("batch_state", "batch_due", "batch_lane_state"),
     ),
     "one-by-custom-id": (
         lambda _: project_requests().filter(custom_id="row-17"),
