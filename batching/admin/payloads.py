@@ -87,7 +87,7 @@ def payload_view(request: HttpRequest, object_id: str, request_admin: RequestAdm
         "opts": request_admin.opts,
         "original": row,
         "title": "Body and answers",
-        "parts": _parts(row, Showing()),
+        "parts": _parts(row, Showing(most=SHOWN_BYTES)),
         "back": shown.page_of(row),
     }
     return TemplateResponse(request, "batcher/admin/payload_view.html", context)

@@ -185,7 +185,8 @@ def test_a_lane_shows_what_is_configured_learned_and_used(api, batches):
 
     figures = api.get("/api/lanes").json()["data"][0]["figures"]
 
-    tokens = figures.pop("tokens")
+    tokens, oldest = figures.pop("tokens"), figures.pop("oldest_waiting_at")
+    assert oldest.endswith("Z")
     assert [tokens[n] for n in ("configured", "learned", "limit", "source", "used")] == [
         *(1_000, 800, 800, "learned", 400)
     ]
@@ -193,6 +194,7 @@ def test_a_lane_shows_what_is_configured_learned_and_used(api, batches):
         "lane_batches": {"used": 1, "limit": 4},
         "batches": {"used": 1, "limit": None},
         "requests": {"used": 30, "limit": None},
+        "waiting_tokens": 0,
         "creates": {"used": 1, "limit": 9},
         "waiting": 3,
         "takes": None,
