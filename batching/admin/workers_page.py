@@ -66,6 +66,11 @@ class Tick:
     tone: str
     icon: str
 
+    @property
+    def name(self) -> str:
+        """Its name, without the mark of ours."""
+        return str(self.line.name).removeprefix("batcher: ")
+
 
 def processes(now: datetime) -> list[Process]:
     """Return the processes, those that were lost first. Two queries."""
