@@ -12,13 +12,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from batching import endings, tallying
+from batching import endings, intake, tallying
+from batching.admin import request_times
 from batching.models import Lane, Request, Spend
 from batching.tally_sources import MOVES
 from delivery.models import Attempt
 from delivery.tallying import ATTEMPTS
 from tests.admin.conftest import ROLES
-from tests.batching.rows import a_destination, a_lane, a_project, a_request
+from tests.batching.rows import a_destination, a_lane, a_line, a_project, a_request
 
 LOOK = {"viewer", "operator", "admin", "root"}
 
@@ -111,6 +112,31 @@ def test_a_point_opens_the_deliveries_that_it_counts(as_):
 
     assert [value for value, _ in found] == [3, 2]
     assert [listed(client, url) for _, url in found] == [3, 2]
+
+
+def test_a_point_opens_the_requests_that_were_accepted_then(as_):
+    a_lane()
+    for ago, count in ((10, 3), (5, 2)):
+        intake.accept(a_project(), [a_line() for _ in range(count)], now=minutes_ago(ago))
+    fold()
+    client = as_("viewer")
+
+    found = opened(drawn(client), "flow")
+
+    assert [value for value, _ in found] == [listed(client, url) for _, url in found] == [3, 2]
+
+
+def test_bad_ends_of_a_time_are_found_by_their_index(as_):
+    now = timezone.now()
+    rows = request_times._ended(request_times.Between(start=now, end=now), "failed")
+
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SET LOCAL enable_seqscan = off"
+            )  # a table without rows is scanned, else
+
+    assert "request_bad_end" in Request.objects.filter(pk__in=rows).explain()
 
 
 def test_deliveries_that_are_not_counted_yet_are_listed_all_the_same(as_):
