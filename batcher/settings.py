@@ -450,6 +450,7 @@ WHITENOISE_AUTOREFRESH = False
 # Security; plain HTTP is meant for this computer, anything else sits behind https.
 IS_HTTPS = BATCHER_PUBLIC_URL.startswith("https://")
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
+LOGIN_REDIRECT_URL = "admin:index"  # for those who open the login page itself
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_AGE = 12 * 60 * 60

@@ -336,3 +336,11 @@ def test_an_empty_panel_leads_to_the_sandbox_while_there_is_one(as_):
     an_account()
 
     assert invitation in client.get(reverse("admin:index")).content.decode()
+
+
+def test_who_opens_the_login_page_itself_comes_to_the_overview(client, django_user_model):
+    django_user_model.objects.create_superuser("anna", password="a password")
+
+    answer = client.post(reverse("admin:login"), {"username": "anna", "password": "a password"})
+
+    assert answer["Location"] == reverse("admin:index")
