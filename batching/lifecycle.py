@@ -395,7 +395,7 @@ def move_many(
         using=rows.db,
     )
     with transaction.atomic(using=rows.db):
-        return move_and_log(guarded, values, log)
+        return move_and_log(guarded, values, log, sources=step.sources)
 
 
 def note_many(

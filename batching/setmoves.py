@@ -6,7 +6,7 @@ set, so that the log has exactly the rows that moved. Nobody else calls it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import EmptyResultSet
 from django.db import connections, models
 from django.db.models.expressions import RawSQL
+from django.db.models.sql import Query
 from django.db.models.sql.subqueries import UpdateQuery
 from django_fsm_log.models import StateLog
 
@@ -62,14 +63,19 @@ class LogRows:
         return sql, [at, user_id, target, name, content_type, text]
 
 
-def move_and_log(rows: Any, values: Mapping[str, Any], log: LogRows) -> int:
+def move_and_log(
+    rows: Any, values: Mapping[str, Any], log: LogRows, *, sources: Collection[str]
+) -> int:
     """Set ``values`` on the rows of a query of ``(id, state)``, log each, and return how many.
 
-    Call inside atomic.
+    Every row of the query stands at one of ``sources``: it filters by them. Call inside atomic.
     """
-    if connections[rows.db].vendor == "postgresql":
-        return _in_one_statement(rows, values, log)
-    return _under_write_lock(rows, values, log)
+    if connections[rows.db].vendor != "postgresql":
+        return _under_write_lock(rows, values, log)
+    if len(sources) == 1 and _is_of_one_table(rows.query):
+        (source,) = sources
+        return _from_one_state(rows, values, log, source)
+    return _in_one_statement(rows, values, log)
 
 
 def note(rows: Any, log: LogRows) -> int:
@@ -81,6 +87,27 @@ def note(rows: Any, log: LogRows) -> int:
     insert, log_params = log.insert_select(f"({select})", stays=True)
     with connections[rows.db].cursor() as cursor:
         cursor.execute(insert, [*log_params, *params])
+        return int(cursor.rowcount)
+
+
+def _is_of_one_table(query: Query) -> bool:
+    """Tell whether an update can have the query's own conditions, and so asks them of the row it locked."""
+    if query.is_sliced or query.distinct or query.combinator or query.annotations:
+        return False
+    probe = query.chain()
+    probe.get_initial_alias()
+    return probe.count_active_tables() == 1
+
+
+def _from_one_state(rows: Any, values: Mapping[str, Any], log: LogRows, source: str) -> int:
+    """PostgreSQL, from one state: what to log is known without having looked, so the update needs no lock before it."""
+    query = rows.query.chain(UpdateQuery)
+    query.clear_ordering(force=True)
+    update, update_params = _compiled(query, values, rows.db)
+    insert, log_params = log.insert_select("old")
+    sql = f"WITH old (id, state) AS ({update} RETURNING id, %s::varchar) {insert}"
+    with connections[rows.db].cursor() as cursor:
+        cursor.execute(sql, [*update_params, source, *log_params])
         return int(cursor.rowcount)
 
 
@@ -112,6 +139,10 @@ def _under_write_lock(rows: Any, values: Mapping[str, Any], log: LogRows) -> int
 def _update_sql(rows: Any, ids: RawSQL, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
     """Return ``UPDATE … WHERE pk IN (ids)`` as Django itself would write it."""
     query = rows.model._base_manager.using(rows.db).filter(pk__in=ids).query.chain(UpdateQuery)
+    return _compiled(query, values, rows.db)
+
+
+def _compiled(query: UpdateQuery, values: Mapping[str, Any], using: str) -> tuple[str, list[Any]]:
     query.add_update_values(dict(values))
-    sql, params = query.get_compiler(rows.db).as_sql()
+    sql, params = query.get_compiler(using).as_sql()
     return sql, list(params)

@@ -104,6 +104,27 @@ def test_many_move_with_their_changes_and_others_stay():
     assert log_of(ended) == []
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        Request.objects.order_by("-priority"),
+        Request.objects.filter(lane__model__startswith="model-"),
+        Request.objects.annotate(double=F("attempt") * 2).filter(double=2),
+    ],
+    ids=["in an order", "by another table", "by an expression"],
+)
+def test_many_move_however_they_are_asked_for(rows):
+    waiting = a_request(lane=a_lane("model-1"))
+    ended = a_request(lane=a_lane("model-2"), state="delivered")
+
+    assert move_many(rows.all(), "submitted", reason="sent", by=SOMEONE, now=NOW) == 1
+
+    waiting.refresh_from_db()
+    assert (waiting.state, waiting.state_changed_at) == ("processing", NOW)
+    assert log_of(waiting) == [("pending", "submitted", "processing", None, "sent [by someone]")]
+    assert log_of(ended) == []
+
+
 def test_a_row_that_someone_else_moved_is_stale():
     batch = a_batch()
     copy = Batch.objects.get(pk=batch.pk)
