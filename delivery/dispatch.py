@@ -1,7 +1,8 @@
 """Send what is due: claim, send, record, overlapped, until nothing is due or the time is up.
 
 Webhooks and messages for RabbitMQ leave from one event loop over kept connections; the database is
-spoken to from a thread of its own, so the loop never waits for it.
+spoken to from threads of its own, so the loop never waits for it: one claims and reads, and on
+PostgreSQL another records meanwhile, for each waits for its server most of the time.
 ``turns`` says what may be claimed and how much of it may be under way, over all workers; ``flights``
 keeps to it here, so a destination that hangs holds up nobody else. Called by the delivery task.
 """
@@ -21,7 +22,7 @@ from functools import partial
 from typing import TypeVar
 
 from django.conf import settings
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, connection, connections
 from django.utils import timezone
 
 from batching.models import Destination
@@ -76,7 +77,9 @@ class _Dispatch:
 
     def __init__(self) -> None:
         self._name = uuid.uuid4().hex[:12]
-        self._database = ThreadPoolExecutor(1, thread_name_prefix="dispatch-db")
+        self._database = self._records = ThreadPoolExecutor(1, thread_name_prefix="dispatch-db")
+        if connection.vendor == "postgresql":  # SQLite takes one writer at a time
+            self._records = ThreadPoolExecutor(1, thread_name_prefix="dispatch-records")
         self._destinations: dict[int, Destination] = {}
         self._endpoints: dict[int, Endpoint | Outcome] = {}
         self._held: dict[int, Claim] = {}
@@ -114,8 +117,9 @@ class _Dispatch:
             await self._stream.close()
             leave = partial(turns.leave, self._name, list(self._shared), now=timezone.now())
             await self._in_database(leave)
-            await self._in_database(connections.close_all)
-            self._database.shutdown()
+            for threads in {self._database, self._records}:
+                await self._in_database(connections.close_all, threads)
+                threads.shutdown()
         return self._tries
 
     async def _feed(self, sender: WebhookSender) -> None:
@@ -315,7 +319,7 @@ class _Dispatch:
                 self._drop(one.parcel)
             self._recording = len(sent)
             record = partial(due.record, sent, now=timezone.now())
-            await self._in_database(record)
+            await self._in_database(record, self._records)
             self._tries += len(sent)
             self._recording = 0
             self._note_ends(len(sent))
@@ -341,5 +345,8 @@ class _Dispatch:
         self._held.pop(parcel.claim.request_id, None)
         self._held_bytes -= len(parcel.message.body)
 
-    async def _in_database(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._database, work)
+    async def _in_database(
+        self, work: Callable[[], Result], threads: ThreadPoolExecutor | None = None
+    ) -> Result:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads or self._database, work)
