@@ -17,6 +17,7 @@ class BatcherConfig(AppConfig):
     def ready(self) -> None:
         """Connect the clock's table to `migrate`, and register our checks and the Celery app."""
         from django.apps import apps
+        from django.conf import settings
 
         from batcher import beats, celery, checks, schedule  # noqa: F401  # imported for their effect
 
@@ -24,5 +25,8 @@ class BatcherConfig(AppConfig):
         post_migrate.connect(
             schedule.write_schedule_after_migrate, sender=clock, dispatch_uid="batcher.schedule"
         )
-        if sys.argv[1:2] == ["intake"]:  # a command of delivery, which does not know the wiring
+        is_intake = sys.argv[1:2] == [
+            "intake"
+        ]  # a command of delivery, which does not know the wiring
+        if is_intake and settings.RABBITMQ_URL and settings.RABBITMQ_INPUT_QUEUE:
             beats.start("intake")

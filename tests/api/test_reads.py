@@ -261,7 +261,7 @@ def test_a_detail_asks_the_same_few_questions_however_much_happened(
     )
     api.get("/api/requests/a")
 
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(8):
         assert len(api.get("/api/requests/a").json()["attempts"]) == 30
 
 
