@@ -1,6 +1,6 @@
 """The connection of a stream to its broker: how it is opened, how a message is written, and cheaply so.
 
-Only ``broker_stream`` uses this.
+Only ``broker_stream`` uses this; docs/decisions/0013 says why it reaches into pika.
 """
 
 from __future__ import annotations
