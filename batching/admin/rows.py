@@ -30,6 +30,8 @@ else:
     from unfold.admin import ModelAdmin as ThemedAdmin
     from unfold.views import ChangeList
 
+    from batching.admin import theme_cells
+
     class ModelForm(forms.ModelForm):
         """Django's form, with the type parameter that django-stubs gives to it."""
 
@@ -37,7 +39,14 @@ else:
             return cls
 
     class ModelAdmin(ThemedAdmin):
-        """The theme's admin, with the type parameter that django-stubs gives to Django's."""
+        """The theme's admin, with the type parameter that django-stubs gives to Django's, and cheaper rows."""
+
+        list_sections = ()  # asked for twice a row; a template finds dearly what is missing
+
+        @display(description=ThemedAdmin.action_checkbox.short_description)
+        def action_checkbox(self, obj: Model) -> str:
+            """Draw the checkbox of a row without a template."""
+            return theme_cells.action_checkbox(obj.pk)
 
         def __class_getitem__(cls, _model: object) -> type[ModelAdmin]:
             return cls
