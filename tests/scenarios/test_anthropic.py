@@ -242,6 +242,7 @@ def test_one_batch_at_a_time_is_created_while_one_is_in_doubt(api, road, provide
     misbehave(provider, fault("http_error", status=500, route=CREATE, times=1))
     api.taken("a", url="/v1/messages", body=body("One"))
     road.step(*TO_THE_PROVIDER)
+    look_again(road)  # it answers again, and does not know the batch
     api.taken("b", url="/v1/messages", body=body("Two"))
     road.step(*TO_THE_PROVIDER)
 
