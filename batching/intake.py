@@ -17,7 +17,8 @@ from django.db import OperationalError, connection, transaction
 
 from batching import tokens
 from batching.addressing import Addressing, LaneRoom, Unknown
-from batching.lifecycle import Actor, log_first_state
+from batching.history import log_first_state
+from batching.lifecycle import Actor
 from batching.limits import line_bytes
 from batching.models import ApiKey, Project, Request, RequestBody, Submission
 from batching.models.keys import new_request_key

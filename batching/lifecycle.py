@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
-from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
+from django.db import models, transaction
 from django.utils import timezone
 from django_fsm import FSMField, TransitionNotAllowed, transition
 from django_fsm_log.decorators import fsm_log_by, fsm_log_description
-from django_fsm_log.models import StateLog
 
-from batching.setmoves import LogRows, move_and_log, note
+from batching.setmoves import LogRows, move_and_log
 
 
 class BatchState(models.TextChoices):
@@ -398,69 +397,6 @@ def move_many(
         return move_and_log(guarded, values, log, sources=step.sources)
 
 
-def note_many(
-    rows: models.QuerySet[Any], name: str, *, reason: str, by: Actor, now: datetime
-) -> int:
-    """Log for each row that ``name`` was done to it, though its state stays; return how many. Inside atomic."""
-    log = LogRows(
-        rows.model,
-        transition=name,
-        target="",
-        text=log_text(reason, by),
-        user_id=by.user_id,
-        at=now,
-        using=rows.db,
-    )
-    return note(rows.values_list("id", "state"), log)
-
-
-def log_first_state(
-    table_sql: str,
-    params: Iterable[Any],
-    *,
-    model: type[models.Model],
-    by: Actor,
-    reason: str,
-    now: datetime,
-    state: str = "",
-) -> None:
-    """Log the birth (nothing → first state) of every row that ``table_sql`` selects as ``(pk, state)``.
-
-    ``state`` is where they were born, if not where others of their kind are. Call inside atomic, beside
-    the insert.
-    """
-    log = LogRows(
-        model,
-        transition="accept",
-        target=str(state or cast(FSMField, model._meta.get_field("state")).default),
-        text=log_text(reason, by),
-        user_id=by.user_id,
-        at=now,
-        using=DEFAULT_DB_ALIAS,
-    )
-    insert, log_params = log.insert_select(f"({table_sql})", born=True)
-    with connection.cursor() as cursor:
-        cursor.execute(insert, [*log_params, *params])
-
-
-def log_deed(
-    row: models.Model, name: str, *, reason: str, by: Actor, now: datetime | None = None
-) -> None:
-    """Log what was done to a row without moving it: in its history it stays in its state. Inside atomic.
-
-    ``name`` is none of the transitions: ``paused``, ``moved``.
-    """
-    StateLog.objects.create(
-        content_object=row,
-        transition=name,
-        source_state=row.state,  # type: ignore[attr-defined]  # batches and requests have one
-        state=row.state,  # type: ignore[attr-defined]  # the same
-        by_id=by.user_id,
-        description=log_text(reason, by),
-        timestamp=now or timezone.now(),
-    )
-
-
 __all__ = [
     "BAD_ENDS",
     "BATCH_ENDS",
@@ -475,11 +411,8 @@ __all__ = [
     "TransitionNotAllowed",
     "arrow",
     "arrows",
-    "log_deed",
-    "log_first_state",
     "log_text",
     "move",
     "move_many",
-    "note_many",
     "outcome_of",
 ]

@@ -15,7 +15,8 @@ from django.db import connection, transaction
 from django.db.models import Count, Exists, Max, Min, OuterRef, Sum
 
 from batching import capacity, endings, turnaround
-from batching.lifecycle import CLOCK, Actor, BatchState, RequestState, log_first_state, move
+from batching.history import log_first_state
+from batching.lifecycle import CLOCK, Actor, BatchState, RequestState, move
 from batching.limits import BatchLimits, batch_limits
 from batching.models import Batch, Lane, Request
 from batching.overrides import effective

@@ -14,7 +14,8 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from batching import order
-from batching.lifecycle import Actor, BatchState, log_deed
+from batching.history import log_deed
+from batching.lifecycle import Actor, BatchState
 from batching.models import Account, Batch, Lane
 from batching.models.batches import IN_LINE
 from batching.steering import Refused

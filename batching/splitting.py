@@ -19,7 +19,8 @@ from django.db.models import F
 
 from batching import audit, endings, packing
 from batching.claims import hold, pause
-from batching.lifecycle import Actor, BatchState, RequestState, log_first_state, move, move_many
+from batching.history import log_first_state
+from batching.lifecycle import Actor, BatchState, RequestState, move, move_many
 from batching.models import Batch, Request
 from batching.overrides import effective
 from batching.providers.base import RemoteError

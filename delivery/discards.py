@@ -13,7 +13,8 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import QuerySet
 
-from batching.lifecycle import Actor, note_many
+from batching.history import note_many
+from batching.lifecycle import Actor
 from batching.models import Request
 from batching.steering import Refused
 
