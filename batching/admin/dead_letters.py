@@ -141,7 +141,7 @@ def _opened(key: str, because: str) -> dict[str, Any]:
         "count": _capped(count),
         "is_empty": not count,
         "advice": _advice(cause),
-        "why": health.of(place, now=timezone.now()).sentence,
+        "health": health.of(place, now=timezone.now()),
         "samples": _samples(rows.order_by("-dead_at")[:SAMPLES]),
         "list_url": shown.list_of("batching.request", **listed),
         "retry_url": f"{reverse('admin:batching_request_replay')}?{urlencode(listed)}",

@@ -26,8 +26,8 @@ from batching.admin.secrets import shown_once
 from batching.admin.standings import DestinationStandingFilter
 from batching.models import Destination
 from batching.steering import Refused
-from batching.templatetags.badges import BAD, badge, state_badge
-from delivery import destinations, ping, standing, tried
+from batching.templatetags.badges import destination_badge
+from delivery import destinations, health, ping, standing, tried
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -295,13 +295,12 @@ class DestinationAdmin(MovesAdmin[Destination], OurAdmin[Destination]):
     @admin.display(description="Standing")
     def badge(self, destination: Destination) -> SafeString:
         """Whether results are sent, and when again if they are not."""
-        fares = getattr(destination, "fares", None)
-        if destination.state != "open" or fares is None or not fares.health.is_open:
-            return state_badge(destination.state)
-        circuit = badge("circuit open", tone=BAD, icon="electrical_services")
-        return shown.two_lines(
-            circuit, format_html("next try {}", shown.age(fares.health.open_until))
-        )
+        fares = getattr(destination, "fares", None)  # on the list; a page asks for its own
+        found = fares.health if fares else health.of(destination, now=timezone.now())
+        said = destination_badge(destination.state, is_broken=found.is_open)
+        if not found.is_open or destination.state != "open":
+            return said
+        return shown.two_lines(said, format_html("next try {}", shown.age(found.open_until)))
 
     @admin.display(description="Arrived")
     def success(self, destination: Destination) -> SafeString | str:

@@ -59,6 +59,14 @@ def state_badge(state: str) -> SafeString:
 
 
 @register.simple_tag
+def destination_badge(state: str, *, is_broken: bool) -> SafeString:
+    """Return a destination's badge: one that is open while its circuit is too takes nothing, and never looks well."""
+    if state == "open" and is_broken:
+        return badge("circuit open", tone=BAD, icon="electrical_services")
+    return state_badge(state)
+
+
+@register.simple_tag
 def badge(text: str, *, tone: str = QUIET, icon: str = "circle") -> SafeString:
     """Return any short claim as a badge; ``tone`` is quiet, busy, good, warning or bad."""
     return format_html(

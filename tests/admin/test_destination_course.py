@@ -54,6 +54,29 @@ def test_the_list_tells_how_each_destination_fares(as_):
         assert words in text
 
 
+def test_no_page_calls_a_destination_open_while_its_circuit_is(as_):
+    place = a_destination(name="orders")
+    a_request(
+        destination=place, state="delivery_failed", dead_at=timezone.now(), dead_cause="timeout"
+    )
+    soon = timezone.now() + timedelta(seconds=30)
+    DestinationHealth.objects.create(destination=place, openings=1, open_until=soon)
+    change = reverse("admin:batching_destination_change", args=[place.pk])
+    group = {"destination": place.key, "cause": "timeout"}
+
+    client = as_("viewer")
+    for answer in (
+        client.get(reverse(LIST)),
+        client.get(change),
+        client.get(reverse("dead_letters"), group),
+    ):
+        badges = re.findall(
+            r'b-badge-(\w+)"><span[^>]*>(\w+)</span>([^<]+)', answer.content.decode()
+        )
+        assert ("bad", "electrical_services", "circuit open") in badges
+        assert "open" not in [words for _, _, words in badges]
+
+
 def test_the_list_costs_the_same_queries_however_many_there_are(as_, django_assert_max_num_queries):
     for _ in range(12):
         attempts(a_destination(), 2)
