@@ -50,16 +50,12 @@ def test_a_sample_is_watched_until_it_is_delivered(operator):
     expect(operator.page.locator("#sandbox_receiver")).to_contain_text("taken")
 
 
-def order(visitor: Visitor, deed: str, *, matching: int) -> None:
-    """Do something to everything that the open list's filter matches, and see it done."""
+def confirm(visitor: Visitor, deed: str, button: str, *, matching: int) -> None:
+    """Read what is meant, say why, and see it done."""
     page = visitor.page
-    page.locator("summary", has_text="With everything that matches").click()
-    page.locator(".b-menu").get_by_role("link", name=deed).click()
-    if deed == "Redeliver":
-        press(page.locator("form"), "Show what that means")
     expect(page.locator("h2", has_text=re.compile(rf"{deed} {matching}\b"))).to_be_visible()
     page.get_by_label("Reason").fill("tried out in a browser")
-    press(page.locator("form"), deed if deed == "Redeliver" else f"{deed} all")
+    press(page.locator("form"), button)
     expect(page.locator("#_walk_progress:not([hx-get])")).to_be_visible(timeout=SLOW_MS)
 
 
@@ -68,23 +64,37 @@ def listed(visitor: Visitor, query: str) -> int:
     return visitor.page.locator("#result_list tbody tr").count()
 
 
-def test_what_a_broken_receiver_refused_is_delivered_once_it_is_mended(operator):
+def set_receiver(visitor: Visitor, button: str, *, becomes: str) -> None:
+    """Break or mend the sandbox's own receiver, on the page that is open."""
+    receiver = visitor.page.locator("#sandbox_receiver")
+    press(receiver, button)
+    expect(receiver).to_contain_text(becomes)
+
+
+def test_a_group_of_dead_letters_is_retried_once_its_receiver_is_mended(operator):
     page = operator.page
     operator.go("/admin/sandbox/")
-    press(page.locator("#sandbox_receiver"), "Break it")
-    expect(page.locator("#sandbox_receiver")).to_contain_text("broken")
+    set_receiver(operator, "Break it", becomes="broken")
     watch = send_sample(operator, 2)
     expect(watch).to_contain_text("2 could not be delivered", timeout=SLOW_MS)
-    mine = page.url.partition("?")[2]
+    sample = page.url
+    watch.get_by_role("link", name="dead letters").click()
+    page.locator("#dead_letters a", has_text="sandbox-receiver").click()
+    expect(page.get_by_label("What happened")).to_contain_text("2 results could not be delivered")
+    group = page.url
+    page.goto(sample)
+    set_receiver(operator, "Mend it", becomes="well")
 
-    press(page.locator("#sandbox_receiver"), "Mend it")
-    expect(page.locator("#sandbox_receiver")).to_contain_text("well")
-    assert listed(operator, f"{mine}&state__exact=delivery_failed") == 2
-    order(operator, "Redeliver", matching=2)
+    page.goto(group)
+    page.get_by_role("link", name="Retry all 2").click()
+    press(page.locator("form"), "Show what that means")
+    confirm(operator, "Redeliver", "Redeliver", matching=2)
 
-    operator.go(f"/admin/sandbox/?{mine}")
+    page.goto(sample)
     expect(page.locator("#sandbox_watch")).to_contain_text("That is all", timeout=SLOW_MS)
-    assert listed(operator, f"{mine}&state__exact=delivered") == 2
+    assert listed(operator, f"{sample.partition('?')[2]}&state__exact=delivered") == 2
+    page.goto(group)
+    expect(page.locator("body")).to_contain_text("This group is empty by now")
 
 
 def test_what_a_filter_matches_is_cancelled_after_a_look_at_it(operator):
@@ -98,7 +108,9 @@ def test_what_a_filter_matches_is_cancelled_after_a_look_at_it(operator):
         )
     assert listed(operator, "q=not-wanted-*&state__exact=pending") == 3
 
-    order(operator, "Cancel", matching=3)
+    operator.page.locator("summary", has_text="With everything that matches").click()
+    operator.page.locator(".b-menu").get_by_role("link", name="Cancel").click()
+    confirm(operator, "Cancel", "Cancel all", matching=3)
 
     assert listed(operator, "q=not-wanted-*&state__exact=cancelled") == 3
 
