@@ -244,7 +244,7 @@ def _open_circuits(now: datetime) -> Iterator[Concern]:
     for some in _some(broken, "destination", url=_list(Destination, standings.BROKEN)):
         health = some.first[0].health
         yield Concern(
-            happened=f"{some.told('takes', 'take')} nothing, so its circuit is open: "
+            happened=f"{some.told('takes nothing: its circuit is', 'take nothing: their circuits are')} open: "
             f"{health.last_failure or 'too much failed'}",
             next_step=f"Results are held; one try decides, {_at(some, health.open_until)}.",
             remedy="Mend the receiver and ping it from its page.",

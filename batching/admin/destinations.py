@@ -313,7 +313,7 @@ class DestinationAdmin(MovesAdmin[Destination], OurAdmin[Destination]):
     @admin.display(description="p95")
     def p95(self, destination: Destination) -> str:
         """Nineteen of twenty that arrived took no longer."""
-        return milliseconds(destination.fares.course.p95_s)  # type: ignore[attr-defined]  # as above
+        return milliseconds(destination.fares.course.p95_s).replace(" ", "\N{NO-BREAK SPACE}")  # type: ignore[attr-defined]  # as above
 
     @admin.display(description="In flight")
     def in_flight(self, destination: Destination) -> str:
@@ -353,7 +353,7 @@ class DestinationAdmin(MovesAdmin[Destination], OurAdmin[Destination]):
     def waiting(self, destination: Destination) -> SafeString:
         """Link to what was tried here."""
         url = shown.list_of("delivery.attempt", destination=destination.key)
-        return shown.link(url, "show attempts")
+        return shown.link(url, "attempts")
 
     @admin.display(description="Signing secret")
     def secret_hint(self, destination: Destination) -> str:

@@ -111,14 +111,14 @@ SHOTS = (
     Shot(name="audit", path="/admin/batching/auditentry/"),
     Shot(name="history", path="/admin/django_fsm_log/statelog/"),
     Shot(name="clock", path="/admin/django_celery_beat/periodictask/"),
-    Shot(name="settings", path="/admin/batching/tokenlimit/settings/"),
+    Shot(name="settings", path="/admin/batching/override/"),
     Shot(name="refused", path="/admin/delivery/rejection/"),
     Shot(name="sandbox", path="/admin/sandbox/", looks=("light", "dark")),
 )  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
-    """Take every picture; return 1 when a page did not answer with 200."""
+    """Take every picture; return 1 when a page did not answer with 200, by itself."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--into", type=Path, default=Path("docs/images"))
     parser.add_argument("--only", nargs="*", default=[], help="names of screens")
@@ -143,7 +143,7 @@ def _send_some(panel: Panel) -> None:
     for number in range(12):
         panel.call("POST", "/api/requests", {
             "custom_id": f"hello-{number}", "url": "/v1/responses", "method": "POST", "max_wait_s": 0,
-            "body": {"model": "gpt-5-mini", "input": f"Say hello in language {number}."},
+            "account": "sandbox", "body": {"model": "gpt-5-mini", "input": f"Say hello in language {number}."},
             "delivery_config": {"type": "none"},
         })  # fmt: skip
 
@@ -209,7 +209,8 @@ def _take(page: Page, panel: Panel, shot: Shot, look: Look, given: argparse.Name
     else:
         _save(page, path.with_suffix(".webp"))
     page.set_viewport_size({"width": look.width, "height": look.height})
-    return answer is not None and answer.status == 200
+    # Who is led elsewhere sees another page than the one that is meant.
+    return answer is not None and answer.status == 200 and not answer.request.redirected_from
 
 
 def _save(page: Page, path: Path) -> None:
