@@ -152,7 +152,9 @@ QUERIES = {
     ),
     "results-to-lease": (
         lambda _: settled_after(
-            a_project(), (NOW + timedelta(hours=1), middle()), now=NOW + timedelta(days=1)
+            a_project(),
+            (NOW + timedelta(seconds=ROWS - 200), middle()),
+            now=NOW + timedelta(days=1),
         ).filter(destination__isnull=True)[:50],
         "request_settled",
     ),
