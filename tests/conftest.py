@@ -15,7 +15,17 @@ from django.db import connection
 
 from batching import overrides
 
-_ONCE = tuple(Path(__file__).with_name(name) for name in ("sandbox", "browser"))
+_ONCE = tuple(
+    Path(__file__).parent / name
+    for name in (
+        "browser",
+        "providers",
+        "sandbox",
+        "wiring/test_embedded_broker.py",
+        "wiring/test_environment.py",
+        "wiring/test_supervisor.py",
+    )
+)
 """What no database and no broker has a part in, or what the other run would only repeat."""
 REQUIRE_SERVICES = os.environ.get("BATCHER_REQUIRE_SERVICES") == "1"
 
