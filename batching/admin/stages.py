@@ -110,7 +110,7 @@ def _delivered(row: Request) -> Stage:
         return Stage(name="given up", how=BAD, at=row.dead_at, note=note)
     if row.delivered_at and row.due_at is None:
         return Stage(name="delivered", how=DONE, at=row.delivered_at)
-    return Stage(name="delivered", note=f"{row.tries} tries so far" if row.tries else "")
+    return Stage(name="delivered", note=_tries(row.tries))
 
 
 def _last(steps: Sequence[Step], target: str) -> datetime | None:
@@ -137,3 +137,9 @@ def _with_gaps(stages: list[Stage]) -> list[Stage]:
         )
         before = stage.at or before
     return told
+
+
+def _tries(count: int) -> str:
+    if not count:
+        return ""
+    return "1 try so far" if count == 1 else f"{count} tries so far"
