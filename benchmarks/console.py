@@ -13,6 +13,7 @@ for each the server's time (the view stack in this process, no network) and its 
 from __future__ import annotations
 
 import argparse
+import gc
 import html
 import math
 import os
@@ -294,6 +295,8 @@ def main() -> int:
     if given.only_fill:
         return 0
     reader = Reader()
+    gc.collect()
+    gc.freeze()  # as batcher/wsgi.py does once it is loaded
     figures = reader.walk(given.rounds, time.monotonic() + 60 * given.minutes)
     slow = _report(figures, given.most, by_clock=not given.busy)
     for told in (*(f"over {given.most:.0f} ms: {kind}" for kind in slow), *reader.broken):
