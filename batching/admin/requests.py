@@ -225,52 +225,21 @@ class RequestAdmin(
 
     def get_urls(self) -> list[URLPattern]:
         """Add the order of a replay, and the body and answer viewer, with permissions of their own."""
-        wrap = self.admin_site.admin_view
-        return [
-            path(
-                "new/",
-                wrap(request_reading.new_view),
-                {"request_admin": self},
-                name="batching_request_new",
-            ),
-            path(
-                "export/",
-                wrap(exporting.order_view),
-                {"request_admin": self},
-                name="batching_request_export",
-            ),
-            path(
-                "replay/",
-                wrap(replay_orders.order_listed),
-                {"request_admin": self},
-                name="batching_request_replay",
-            ),
-            path(
-                "<path:object_id>/payload/",
-                wrap(payload_view),
-                {"request_admin": self},
-                name="batching_request_payload",
-            ),
-            path(
-                "<path:object_id>/payload/<slug:part>/",
-                wrap(raw_view),
-                {"request_admin": self},
-                name="batching_request_raw",
-            ),
-            path(
-                "<path:object_id>/part/<slug:part>/",
-                wrap(part_view),
-                {"request_admin": self},
-                name="batching_request_part",
-            ),
-            path(
-                "<path:object_id>/compare/",
-                wrap(compare_view),
-                {"request_admin": self},
-                name="batching_request_compare",
-            ),
-            *super().get_urls(),
+        pages = (
+            ("new/", request_reading.new_view, "new"),
+            ("export/", exporting.order_view, "export"),
+            ("replay/", replay_orders.order_listed, "replay"),
+            ("<path:object_id>/payload/", payload_view, "payload"),
+            ("<path:object_id>/payload/<slug:part>/", raw_view, "raw"),
+            ("<path:object_id>/part/<slug:part>/", part_view, "part"),
+            ("<path:object_id>/compare/", compare_view, "compare"),
+        )
+        wrap, given = self.admin_site.admin_view, {"request_admin": self}
+        ours = [
+            path(address, wrap(view), given, name=f"batching_request_{name}")
+            for address, view, name in pages
         ]
+        return [*ours, *super().get_urls()]
 
     def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[SizedList]:
         """Read by row id, frozen while it is read."""

@@ -64,3 +64,4 @@ def test_a_list_is_walked_through_by_keyboard_alone(reader, size):
     reader.page.keyboard.press("Enter")
 
     reader.page.wait_for_url(f"**{row}")
+    assert reader.page.url.endswith(row)

@@ -45,6 +45,8 @@ def test_a_database_that_is_away_ends_nothing(heart, monkeypatch):
 
     heart.beat()
 
+    assert not Beat.objects.exists()
+
 
 def test_the_version_is_the_projects():
     assert beats.code_version().startswith("0.")
