@@ -31,6 +31,7 @@ from delivery.due import Claim, Parcel, Sent
 from delivery.flights import Flights
 from delivery.outcome import Code, Outcome
 from delivery.outgoing import endpoint_of, webhook_sender
+from delivery.posting import Line
 from delivery.turns import Held
 from delivery.webhook import Endpoint, WebhookSender
 
@@ -258,24 +259,25 @@ class _Dispatch:
 
     async def _post(self, pk: int, parcel: Parcel, sender: WebhookSender) -> None:
         """Post, and go on with what may leave in its place: one flight after the other is one task."""
-        while True:
-            outcome = await self._try(pk, parcel, sender)
-            await self._ended.put(Sent(parcel=parcel, outcome=outcome))
-            self._flights.land(pk)
-            self._note_ends(1)
-            started = self._flights.start()
-            if not started:
-                return
-            (pk, parcel), *others = started
-            for other_pk, other in others:
-                self._spawn(self._post(other_pk, other, sender))
+        with sender.line() as line:
+            while True:
+                outcome = await self._try(pk, parcel, sender, line)
+                await self._ended.put(Sent(parcel=parcel, outcome=outcome))
+                self._flights.land(pk)
+                self._note_ends(1)
+                started = self._flights.start()
+                if not started:
+                    return
+                (pk, parcel), *others = started
+                for other_pk, other in others:
+                    self._spawn(self._post(other_pk, other, sender))
 
-    async def _try(self, pk: int, parcel: Parcel, sender: WebhookSender) -> Outcome:
+    async def _try(self, pk: int, parcel: Parcel, sender: WebhookSender, line: Line) -> Outcome:
         target = self._endpoints[pk]
         if isinstance(target, Outcome):
             return target
         try:
-            return await sender.send(target, parcel.message, now=timezone.now())
+            return await sender.send(target, parcel.message, now=timezone.now(), line=line)
         except Exception:
             logger.exception("sending failed", extra={"result": parcel.message.id})
             return _FAULT

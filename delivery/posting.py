@@ -18,6 +18,9 @@ from aiohttp.client_reqrep import ClientRequest
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
+from delivery.dialing import Dial, current_dial
+from delivery.timelimits import TimeLimits
+
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
@@ -51,6 +54,60 @@ def header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
     return "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("ascii")
 
 
+class Line:
+    """Where posts leave one after another, in one task: it keeps the connection that the last one left fit for more.
+
+    Spares each post the way to the connector's pool and back, and a timer.
+    """
+
+    def __init__(self, connector: aiohttp.BaseConnector, timeout: aiohttp.ClientTimeout) -> None:
+        self._limits = TimeLimits()
+        self.dial = Dial(host="", port=0)
+        """How the connection of the present or the last post came about."""
+        self._connector, self._timeout = connector, timeout
+        self._address: Address | None = None
+        self._kept: Connection | None = None
+
+    def within(self, seconds: float) -> TimeLimits:
+        """Return what limits the time of all that is done inside ``with``."""
+        return self._limits.within(seconds)
+
+    async def take(self, address: Address) -> Connection:
+        """Return a connection to the address; raises what ``dialing.FAILURES`` names."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            if address is self._address and not kept.closed:
+                self.dial.is_new = False
+                return kept
+            kept.release()
+        self._address, url = address, address.url
+        self.dial = Dial(
+            host=url.raw_host or "", port=url.port or 0, is_encrypted=url.scheme == "https"
+        )
+        token = current_dial.set(self.dial)
+        try:
+            return await self._connector.connect(address.request, [], self._timeout)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError("no connection in time") from error
+        finally:
+            current_dial.reset(token)
+
+    def keep(self, connection: Connection) -> None:
+        """Take back a connection whose answer was read to its end."""
+        protocol = connection.protocol
+        if protocol is None or protocol.should_close:
+            connection.release()  # and the connector closes it
+        else:
+            self._kept = connection
+
+    def close(self) -> None:
+        """Leave the connection to others."""
+        self._limits.close()
+        if self._kept is not None:
+            self._kept.release()
+            self._kept = None
+
+
 class Post:
     """One post; what was heard of its answer stays when it is cut short."""
 
@@ -62,21 +119,18 @@ class Post:
         """The beginning of the answer's body."""
         self._address, self._head, self._body = address, head, body
 
-    async def run(self, connector: aiohttp.BaseConnector, timeout: aiohttp.ClientTimeout) -> None:
+    async def run(self, line: Line) -> None:
         """Send it and read the answer; raises what ``dialing.FAILURES`` names until there is a status.
 
         A connection whose answer was not read to its end is closed, never used again.
         """
-        try:
-            connection = await connector.connect(self._address.request, [], timeout)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError("no connection in time") from error
+        connection = await line.take(self._address)
         is_whole = False
         try:
             is_whole = await self._talk(connection)
         finally:
             if is_whole:
-                connection.release()  # and the connector closes it if the answer asks for that
+                line.keep(connection)
             else:
                 connection.close()
 

@@ -9,11 +9,11 @@ never logs or returns a secret, a URL query or a request body.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -27,16 +27,14 @@ from yarl import URL
 from batching.reach import AddressGuard, parse_url
 from delivery.dialing import (
     FAILURES,
-    Dial,
     Lookup,
     SystemLookup,
-    current_dial,
     explain,
     guarded_connector,
     tls_context,
 )
 from delivery.outcome import Code, Message, Outcome
-from delivery.posting import Address, Post, header_lines
+from delivery.posting import Address, Line, Post, header_lines
 from delivery.signing import sign, signing_key
 
 if TYPE_CHECKING:
@@ -165,11 +163,27 @@ class WebhookSender:
             await self._connector.close()
         self._system_lookup.close()
 
-    async def send(self, endpoint: Endpoint, message: Message, *, now: datetime) -> Outcome:
+    @contextmanager
+    def line(self) -> Iterator[Line]:
+        """Keep what posts that one task makes one after another have in common; for ``send``."""
+        if self._connector is None:
+            raise RuntimeError("the sender is used outside its async with")
+        line = Line(self._connector, self._timeout)
+        try:
+            yield line
+        finally:
+            line.close()
+
+    async def send(
+        self, endpoint: Endpoint, message: Message, *, now: datetime, line: Line | None = None
+    ) -> Outcome:
         """Post the message once and return how it ended; a receiver's fault raises nothing.
 
         ``now`` becomes the signed ``webhook-timestamp`` and the base of a Retry-After date.
         """
+        if line is None:
+            with self.line() as line:
+                return await self.send(endpoint, message, now=now, line=line)
         started = time.monotonic()
         try:
             ready = self._ready(endpoint)
@@ -182,7 +196,7 @@ class WebhookSender:
                 started_at=now,
             )
         return await self._run(
-            ready, Post(ready.address, head, message.body), signatures, now, started
+            ready, Post(ready.address, head, message.body), line, signatures, now, started
         )
 
     def _ready(self, endpoint: Endpoint) -> _Ready:
@@ -203,22 +217,24 @@ class WebhookSender:
         return known
 
     async def _run(
-        self, ready: _Ready, post: Post, signatures: Sequence[str], now: datetime, started: float
+        self,
+        ready: _Ready,
+        post: Post,
+        line: Line,
+        signatures: Sequence[str],
+        now: datetime,
+        started: float,
     ) -> Outcome:
         url = ready.address.url
         host = url.raw_host or ""
-        dial = Dial(host=host, port=url.port or 0, is_encrypted=url.scheme == "https")
-        token = current_dial.set(dial)
         code, detail, failure = Code.DELIVERED, "", ""
         try:
-            async with asyncio.timeout(ready.timeout_s):
-                await self._post(post, dial)
+            with line.within(ready.timeout_s):
+                await _post(post, line)
         except FAILURES as error:
             if post.heard is None:
                 code, detail = explain(error, host)
                 failure = type(error).__name__
-        finally:
-            current_dial.reset(token)
         if post.heard is not None:
             code, detail = _judge(post.heard, url)
         return Outcome(
@@ -228,27 +244,26 @@ class WebhookSender:
             answer=_redacted(bytes(post.answer), [*signatures, *ready.private])[
                 : self._terms.max_answer_bytes
             ],
-            address=dial.address,
+            address=line.dial.address,
             started_at=now,
             duration_s=time.monotonic() - started,
             error=failure,
             retry_after_s=_retry_after(post.heard, host, now) if post.heard else None,
         )
 
-    async def _post(self, post: Post, dial: Dial) -> None:
-        """Post, and once more if a kept connection turned out to be closed by its other end.
 
-        That race is nobody's fault and no attempt should be spent on it. The receiver knows a copy
-        by its webhook-id.
-        """
-        if self._connector is None:
-            raise RuntimeError("the sender is used outside its async with")
-        try:
-            await post.run(self._connector, self._timeout)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as error:
-            if dial.is_new or isinstance(error, aiohttp.ClientConnectorError):
-                raise
-            await post.run(self._connector, self._timeout)
+async def _post(post: Post, line: Line) -> None:
+    """Post, and once more if a kept connection turned out to be closed by its other end.
+
+    That race is nobody's fault and no attempt should be spent on it. The receiver knows a copy
+    by its webhook-id.
+    """
+    try:
+        await post.run(line)
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionError) as error:
+        if line.dial.is_new or isinstance(error, aiohttp.ClientConnectorError):
+            raise
+        await post.run(line)
 
 
 @dataclass(frozen=True, kw_only=True)

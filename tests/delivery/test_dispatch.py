@@ -151,11 +151,11 @@ def test_a_sender_that_breaks_ends_only_its_own_try(monkeypatch):
     real = WebhookSender.send
     broken = []
 
-    async def once_broken(self, endpoint, message, *, now):
+    async def once_broken(self, endpoint, message, **how):
         if not broken:
             broken.append(message.id)
             raise RuntimeError("bug")
-        return await real(self, endpoint, message, now=now)
+        return await real(self, endpoint, message, **how)
 
     monkeypatch.setattr(WebhookSender, "send", once_broken)
     with listening(answering("200 OK")) as receiver:

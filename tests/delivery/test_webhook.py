@@ -35,8 +35,8 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, 900_000, tzinfo=UTC)
 OK = answering("200 OK", body=b"thanks")
 
 
-async def post(sender, url, *, message=MESSAGE, now=NOW, **endpoint):
-    return await sender.send(Endpoint(url=url, **endpoint), message, now=now)
+async def post(sender, url, *, message=MESSAGE, now=NOW, line=None, **endpoint):
+    return await sender.send(Endpoint(url=url, **endpoint), message, now=now, line=line)
 
 
 def sent_to(act, *, path="/", terms=QUICK, message=MESSAGE, tls=None, now=NOW, **endpoint):
@@ -447,6 +447,46 @@ class TestConnections:
         assert all(outcome.is_delivered for outcome in outcomes)
         assert [outcome.address for outcome in outcomes] == ["127.0.0.1"] * 5
         assert receiver.connections == 1
+
+    def test_a_line_keeps_its_connection_for_the_same_place_and_leaves_it_to_others(self):
+        async def scenario():
+            async with (
+                receiving(OK) as one,
+                receiving(OK) as other,
+                WebhookSender(LOCAL, QUICK) as sender,
+            ):
+                with sender.line() as line:
+                    places = [one.url("/a"), one.url("/a"), other.url(), one.url("/b")]
+                    outcomes = [await post(sender, place, line=line) for place in places]
+                outcomes += [await post(sender, one.url("/c"))]
+                return outcomes, one, other
+
+        outcomes, one, other = asyncio.run(scenario())
+
+        assert all(outcome.is_delivered for outcome in outcomes)
+        assert [outcome.address for outcome in outcomes] == ["127.0.0.1"] * 5
+        assert (one.connections, other.connections) == (1, 1)
+
+    def test_a_line_dials_again_when_its_connection_was_closed(self):
+        async def scenario():
+            act = answering("200 OK", "connection: close")
+            async with receiving(act) as receiver, WebhookSender(LOCAL, QUICK) as sender:
+                with sender.line() as line:
+                    outcomes = [await post(sender, receiver.url(), line=line) for _ in range(3)]
+                return outcomes, receiver
+
+        outcomes, receiver = asyncio.run(scenario())
+
+        assert all(outcome.is_delivered for outcome in outcomes)
+        assert receiver.connections == 3
+
+    def test_a_line_goes_on_after_a_post_that_took_too_long(self):
+        async def scenario():
+            async with receiving(hanging) as receiver, WebhookSender(LOCAL, QUICK) as sender:
+                with sender.line() as line:
+                    return [await post(sender, receiver.url(), line=line) for _ in range(2)]
+
+        assert [outcome.code for outcome in asyncio.run(scenario())] == [Code.TIMEOUT] * 2
 
     def test_a_kept_connection_that_was_closed_meanwhile_costs_no_attempt(self):
         async def answer_once_then_hang_up(visit):
