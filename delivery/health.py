@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection
+from django.db.models import F
 
 from batching.models import Destination
 from delivery import pacing
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _ALERT_EVERY = timedelta(hours=1)
 _FIELDS = [field.name for field in fields(Pace)]
-_CLAIM_FIELDS = ["is_window_used", "tokens", "tokens_at", "senders"]
+_CLAIM_FIELDS = ["tokens", "tokens_at", "senders"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,16 @@ def save_claimed(rows: Sequence[DestinationHealth]) -> None:
     """Write what a claim changes."""
     if rows:
         _save(rows, _CLAIM_FIELDS)
+
+
+def give_tokens_back(destination_id: int, tokens: int) -> None:
+    """Return what was set aside for a claim that found less."""
+    DestinationHealth.objects.filter(pk=destination_id).update(tokens=F("tokens") + tokens)
+
+
+def note_window_use(destination_id: int, *, is_used: bool) -> None:
+    """Write whether the last claim would have taken more than the window let it."""
+    DestinationHealth.objects.filter(pk=destination_id).update(is_window_used=is_used)
 
 
 def note(noted: Sequence[Noted], *, now: datetime) -> None:

@@ -1,7 +1,8 @@
 """A sender's turn at the due queue: which destinations it may send to, how much, and its claims.
 
 Several workers take turns at the same time. What a destination takes at once is shared out under the
-lock of its health row, so all of them together keep its window, its breaker and its rate. A sender
+lock of its health row, so all of them together keep its window, its breaker and its rate. The claim
+itself follows when the lock is given back: tries are recorded meanwhile. A sender
 claims about as much as it can send in a second. Called by ``dispatch``; talks to nobody outside.
 """
 
@@ -20,8 +21,10 @@ from delivery.due import LEASE, Claim
 from delivery.models import DestinationHealth
 from delivery.outgoing import ceiling_of
 
-_AT_ONCE, _MOST = 2_000, 4_000
+_AT_ONCE, _MOST = 4_000, 8_000
 """Results that a sender holds of one destination, and in all."""
+_LEAST_PART = 4
+"""Of what it may hold of a destination, it claims no less than this part at a time: a claim costs by itself."""
 _AHEAD_S = 1.0
 
 
@@ -60,11 +63,11 @@ def take(sender: str, held: Mapping[int, Held], *, now: datetime, may_claim: boo
         taking = _Taking(sender, now, len(ready))
         for pk, row in rows.items():
             taking.add(row, open_ones.get(pk), held.get(pk, Held()), is_due=pk in ready)
-        turn = taking.turn
-        turn.claims = due.claim(taking.room, now=now) if taking.room else []
-        taking.pay()
         health.save_claimed(taking.changed)
-    return turn
+    # What was given is written down, so others take and record meanwhile: a claim takes longer than all of that.
+    if taking.room:
+        taking.settle(due.claim(taking.room, now=now))
+    return taking.turn
 
 
 def leave(sender: str, destination_ids: Sequence[int], *, now: datetime) -> None:
@@ -144,29 +147,31 @@ class _Taking:
         """Return how many results may be claimed: no more than is sent soon."""
         if place.max_per_second:
             pace = pacing.refill(pace, place.max_per_second, self._now)
-            row.tokens, row.tokens_at = pace.tokens, pace.tokens_at
-            return min(int(pace.tokens or 0), slots - held.claimed)
+            room = min(int(pace.tokens or 0), slots - held.claimed)
+            row.tokens, row.tokens_at = (pace.tokens or 0) - max(0, room), pace.tokens_at
+            self._changed[row.pk] = row
+            self._come_back(row, place.max_per_second)
+            return room
         if pace.latency_s is None or pace.failures_in_row:
             return slots - held.claimed  # it may fail: nothing is claimed that could wait elsewhere
         soon = max(2 * slots, int(slots * _AHEAD_S / max(pace.latency_s, 0.001)))
         most = min(self._at_once, soon)
         room = most - held.claimed
-        return room if room > most // 2 else 0
+        return room if room >= most // _LEAST_PART else 0
 
-    def pay(self) -> None:
-        """Take the tokens for what was claimed, and note whose window was used up."""
-        claimed = Counter(c.destination_id for c in self.turn.claims)
-        for pk, row in self._rows.items():
+    def settle(self, claims: Sequence[Claim]) -> None:
+        """Keep what was claimed: give back tokens that nothing was due for, note whose window was used up."""
+        self.turn.claims = list(claims)
+        claimed = Counter(c.destination_id for c in claims)
+        for pk, room in self.room.items():
+            row, place = self._rows[pk], self.turn.destinations[pk]
+            if place.max_per_second and room > claimed[pk]:
+                health.give_tokens_back(pk, room - claimed[pk])
             is_used = self._held[pk].claimed + claimed[pk] >= self.turn.slots[pk]
             if row.window is not None and claimed[pk] and row.is_window_used != is_used:
-                row.is_window_used = is_used
-                self._changed[pk] = row
-            per_second = self.turn.destinations[pk].max_per_second
-            if per_second and row.tokens is not None:
-                row.tokens -= claimed[pk]
-                self._changed[pk] = row
-                self._come_back(pacing.token_wait_s(health.pace_of(row), per_second))
+                health.note_window_use(pk, is_used=is_used)
 
-    def _come_back(self, wait_s: float) -> None:
+    def _come_back(self, row: DestinationHealth, per_second: float) -> None:
+        wait_s = pacing.token_wait_s(health.pace_of(row), per_second)
         others = self.turn.again_in_s
         self.turn.again_in_s = wait_s if others is None else min(wait_s, others)
