@@ -20,7 +20,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue
 
-from batcher import beats, embedded_broker
+from batcher import beats, embedded_broker, garbage
 from batcher.schedule import ROUTES, WorkQueue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "batcher.settings")
@@ -120,6 +120,7 @@ def refuse_second_worker(**_signal: Any) -> None:
 def say_worker_is_ready(**_signal: Any) -> None:
     """Log that work is being taken."""
     logger.info("worker ready", extra={"threads": settings.BATCHER_WORKER_THREADS})
+    garbage.look_less()
     beats.start("worker")
 
 
