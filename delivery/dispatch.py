@@ -2,7 +2,7 @@
 
 Webhooks and messages for RabbitMQ leave from one event loop over kept connections; the database is
 spoken to from threads of its own, so the loop never waits for it: one claims and reads, and on
-PostgreSQL another records meanwhile, for each waits for its server most of the time.
+PostgreSQL others record meanwhile, for each waits for its server most of the time.
 ``turns`` says what may be claimed and how much of it may be under way, over all workers; ``flights``
 keeps to it here, so a destination that hangs holds up nobody else. Called by the delivery task.
 """
@@ -43,6 +43,8 @@ _IN_FLIGHT, _UNCONFIRMED = 640, 2_000
 """Webhooks and messages under way from this process, to all destinations."""
 _HELD_BYTES = 64 * 1024 * 1024
 _RECORDED_AT_ONCE = 1_000
+_RECORDERS = 2
+"""Records at a time, each for its own results; they meet only at the row of a destination's health, their last step."""
 _RECORD_FIRST_S, _RECORD_EVERY_S = 0.02, 0.25
 """How long tries that ended are gathered, the first ones and later: of a new destination nothing is claimed ahead
 before a first word of it is recorded."""
@@ -78,9 +80,10 @@ class _Dispatch:
 
     def __init__(self) -> None:
         self._name = uuid.uuid4().hex[:12]
-        self._database = self._records = ThreadPoolExecutor(1, thread_name_prefix="dispatch-db")
+        self._database = _a_thread("db")
+        self._recorders = [self._database]
         if connection.vendor == "postgresql":  # SQLite takes one writer at a time
-            self._records = ThreadPoolExecutor(1, thread_name_prefix="dispatch-records")
+            self._recorders = [_a_thread("records") for _ in range(_RECORDERS)]
         self._destinations: dict[int, Destination] = {}
         self._endpoints: dict[int, Endpoint | Outcome] = {}
         self._held: dict[int, Claim] = {}
@@ -105,7 +108,8 @@ class _Dispatch:
     async def run(self) -> int:
         keeper = asyncio.create_task(self._keep_claims())
         self._stream = rabbitmq.Stream(settings.RABBITMQ_URL, self._on_ended, window=_UNCONFIRMED)
-        for work in (self._record_all(), self._land_messages()):
+        recording = [self._record_all(thread) for thread in self._recorders]
+        for work in (*recording, self._land_messages()):
             worker = asyncio.create_task(work)
             worker.add_done_callback(lambda _: self._moved.set())
             self._workers.append(worker)
@@ -118,9 +122,9 @@ class _Dispatch:
             await self._stream.close()
             leave = partial(turns.leave, self._name, list(self._shared), now=timezone.now())
             await self._in_database(leave)
-            for threads in {self._database, self._records}:
-                await self._in_database(connections.close_all, threads)
-                threads.shutdown()
+            for thread in {self._database, *self._recorders}:
+                await self._in_database(connections.close_all, thread)
+                thread.shutdown()
         return self._tries
 
     async def _feed(self, sender: WebhookSender) -> None:
@@ -128,12 +132,15 @@ class _Dispatch:
         stop_at = time.monotonic() + _RUN_S
         while True:
             may_claim = time.monotonic() < stop_at
+            ends = self._ends
             again_in_s = await self._turn(sender, may_claim=may_claim)
             for worker in self._workers:
                 if worker.done():
                     worker.result()
             if self._held or self._recording:
                 await self._until_there_is_room()
+            elif self._ends > ends and may_claim:
+                continue  # the turn may have passed over what was being recorded just then
             elif again_in_s is None or not may_claim:
                 return
             else:
@@ -311,7 +318,7 @@ class _Dispatch:
             routing_key=place.queue or place.routing_key,
         )
 
-    async def _record_all(self) -> None:
+    async def _record_all(self, thread: ThreadPoolExecutor) -> None:
         """Record what has ended, many together, until the run is over."""
         gather_s = _RECORD_FIRST_S
         while True:
@@ -319,11 +326,11 @@ class _Dispatch:
             gather_s = min(2 * gather_s, _RECORD_EVERY_S)
             for one in sent:  # no longer renewed: recording says when they are due next
                 self._drop(one.parcel)
-            self._recording = len(sent)
+            self._recording += len(sent)
             record = partial(due.record, sent, now=timezone.now())
-            await self._in_database(record, self._records)
+            await self._in_database(record, thread)
             self._tries += len(sent)
-            self._recording = 0
+            self._recording -= len(sent)
             self._note_ends(len(sent))
             self._moved.set()
 
@@ -348,7 +355,12 @@ class _Dispatch:
         self._held_bytes -= len(parcel.message.body)
 
     async def _in_database(
-        self, work: Callable[[], Result], threads: ThreadPoolExecutor | None = None
+        self, work: Callable[[], Result], thread: ThreadPoolExecutor | None = None
     ) -> Result:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(threads or self._database, work)
+        return await loop.run_in_executor(thread or self._database, work)
+
+
+def _a_thread(name: str) -> ThreadPoolExecutor:
+    """Return a thread with a connection to the database of its own, which nobody else closes."""
+    return ThreadPoolExecutor(1, thread_name_prefix=f"dispatch-{name}")

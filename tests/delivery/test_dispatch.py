@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
 from datetime import timedelta
@@ -13,7 +14,7 @@ from django.utils import timezone
 
 from batching.models import Request
 from batching.models.projects import new_signing_secret
-from delivery import dispatch, parcels
+from delivery import dispatch, due, parcels, turns
 from delivery.models import Attempt
 from delivery.outcome import Code
 from delivery.webhook import WebhookSender
@@ -167,6 +168,34 @@ def test_a_sender_that_breaks_ends_only_its_own_try(monkeypatch):
 
     outcomes = sorted(Attempt.objects.values_list("outcome", flat=True))
     assert outcomes == ["delivered", "delivered", "internal_error"]
+
+
+def test_what_a_turn_passed_over_while_it_was_recorded_leaves_in_the_same_run(
+    monkeypatch, postgresql_url
+):
+    take, record = turns.take, due.record
+    taken, recorded = [], threading.Event()
+
+    def note_record(sent, *, now):
+        record(sent, now=now)
+        recorded.set()
+
+    def take_blindly(*args, **how):
+        taken.append(how)
+        if len(taken) != 2:
+            return take(*args, **how)
+        recorded.wait(10)
+        time.sleep(0.2)  # and the run hears of it
+        return turns.Turn()
+
+    monkeypatch.setattr(due, "record", note_record)
+    monkeypatch.setattr(turns, "take", take_blindly)
+    with listening(answering("200 OK")) as receiver:
+        destination = at(receiver, max_in_flight=1)
+        for _ in range(2):
+            a_result(destination, **due_now())
+
+        assert dispatch.send_due() == 2
 
 
 class Killed(BaseException):
