@@ -85,7 +85,8 @@ def _with_text_times(row: Sequence[Any], times: Sequence[int]) -> list[Any]:
     for place in times:
         at = values[place]
         if at is not None:
-            values[place] = str(at.astimezone(UTC).replace(tzinfo=None))
+            in_utc = at if at.tzinfo is UTC else at.astimezone(UTC)
+            values[place] = str(in_utc).removesuffix("+00:00")
     return values
 
 

@@ -42,7 +42,7 @@ class Code(enum.StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
     """One result on its way to one destination."""
 
@@ -56,7 +56,7 @@ class Message:
     """AMQP only: what a reply refers to."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """How one try ended."""
 
