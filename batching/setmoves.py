@@ -123,14 +123,17 @@ def _in_one_statement(rows: Any, values: Mapping[str, Any], log: LogRows) -> int
 
 
 def _under_write_lock(rows: Any, values: Mapping[str, Any], log: LogRows) -> int:
-    """SQLite: the transaction holds the only write lock, so the same query finds the same rows twice."""
+    """SQLite: the transaction holds the only write lock, so what is logged last are the rows to move."""
     select, select_params = rows.query.sql_with_params()
     insert, log_params = log.insert_select(f"({select})")
+    table = StateLog._meta.db_table
     with connections[rows.db].cursor() as cursor:
+        cursor.execute(f"SELECT coalesce(max(id), 0) FROM {table}")  # noqa: S608  # our names
+        (last,) = cursor.fetchone()
         cursor.execute(insert, [*log_params, *select_params])
         if cursor.rowcount == 0:
             return 0
-        ids = RawSQL(f"SELECT id FROM ({select}) AS old", select_params)  # noqa: S608, S611
+        ids = RawSQL(f"SELECT object_id FROM {table} WHERE id > %s", [last])  # noqa: S608, S611
         update, update_params = _update_sql(rows, ids, values)
         cursor.execute(update, update_params)
         return int(cursor.rowcount)
