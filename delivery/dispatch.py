@@ -88,6 +88,8 @@ class _Dispatch:
         self._endpoints: dict[int, Endpoint | Outcome] = {}
         self._held: dict[int, Claim] = {}
         self._held_bytes = self._recording = 0
+        self._to_load = 0
+        """Claimed, and its messages not read yet."""
         self._flights: Flights[Parcel] = Flights(_IN_FLIGHT)
         self._messages: Flights[Parcel] = Flights(_UNCONFIRMED)
         self._ways = (self._flights, self._messages)
@@ -226,8 +228,10 @@ class _Dispatch:
     async def _load(self, claims: Sequence[Claim], sender: WebhookSender) -> None:
         if not claims:
             return
+        self._to_load = len(claims)
         for group in await self._in_database(lambda: list(due.groups(claims))):
             parcels = await self._in_database(partial(due.load, group))
+            self._to_load -= len(group)
             loaded = {parcel.claim for parcel in parcels}
             for gone in set(group) - loaded:  # deleted while it was claimed
                 del self._held[gone.request_id]
@@ -348,7 +352,8 @@ class _Dispatch:
         return sent
 
     def _is_busy(self) -> bool:
-        return bool(self._under_way or self._messages.in_air)
+        """Tell whether more is about to end; a record of many costs each of them less."""
+        return bool(self._to_load or self._under_way or self._messages.in_air)
 
     def _drop(self, parcel: Parcel) -> None:
         self._held.pop(parcel.claim.request_id, None)
