@@ -544,11 +544,13 @@ class TestConnections:
         assert asked == ["receiver.test"]
 
     def test_a_hanging_receiver_does_not_hold_up_another(self):
+        terms = WebhookTerms(timeout_s=2)
+
         async def scenario():
             async with (
                 receiving(hanging) as dead,
                 receiving(OK) as healthy,
-                WebhookSender(LOCAL, QUICK) as sender,
+                WebhookSender(LOCAL, terms) as sender,
             ):
                 stuck = [asyncio.ensure_future(post(sender, dead.url())) for _ in range(50)]
                 outcomes = [await post(sender, healthy.url()) for _ in range(20)]
