@@ -36,7 +36,7 @@ Lookup = Callable[[str], Awaitable[Sequence[str]]]
 
 _LOOKUP_THREADS = 16
 _DNS_CACHE_S = 10
-_KEEP_ALIVE_S = 4.0
+KEEP_ALIVE_S = 4.0
 """Under the 5 s at which common servers close an idle connection: fewer posts into a closing one."""
 
 
@@ -150,7 +150,7 @@ def guarded_connector(
         ssl=tls,
         limit=0,
         limit_per_host=limit_per_host,
-        keepalive_timeout=_KEEP_ALIVE_S,
+        keepalive_timeout=KEEP_ALIVE_S,
     )
 
 

@@ -121,12 +121,14 @@ class _Dispatch:
         finally:
             for task in (keeper, *self._workers):
                 task.cancel()
-            await self._stream.close()
-            leave = partial(turns.leave, self._name, list(self._shared), now=timezone.now())
-            await self._in_database(leave)
-            for thread in {self._database, *self._recorders}:
-                await self._in_database(connections.close_all, thread)
-                thread.shutdown()
+            try:
+                await self._stream.close()
+                leave = partial(turns.leave, self._name, list(self._shared), now=timezone.now())
+                await self._in_database(leave)
+            finally:
+                for thread in {self._database, *self._recorders}:
+                    await self._in_database(connections.close_all, thread)
+                    thread.shutdown()
         return self._tries
 
     async def _feed(self, sender: WebhookSender) -> None:
@@ -236,8 +238,16 @@ class _Dispatch:
             for gone in set(group) - loaded:  # deleted while it was claimed
                 del self._held[gone.request_id]
             self._start(parcels, sender)
-            while self._held_too_much():
-                await self._wait_for_movement(_LOOK_EVERY_S)
+            await self._until_less_is_held(sender)
+
+    async def _until_less_is_held(self, sender: WebhookSender) -> None:
+        """Wait for memory to read more into, and hear meanwhile of places that are held or slowed."""
+        look_at = time.monotonic() + _LOOK_EVERY_S
+        while self._held_too_much():
+            await self._wait_for_movement(_LOOK_EVERY_S)
+            if time.monotonic() >= look_at:
+                await self._turn(sender, may_claim=False)
+                look_at = time.monotonic() + _LOOK_EVERY_S
 
     async def _keep_claims(self) -> None:
         """Renew what is claimed while it waits for its turn, so that a lease may be short."""

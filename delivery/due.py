@@ -161,9 +161,6 @@ def record(sent: Sequence[Sent], *, now: datetime) -> None:
         )
         _log_attempts()
         _move(Counter(decided.next for decided in verdicts), now)
-        for one, decided in zip(sent, verdicts, strict=True):
-            if decided.disable_destination:
-                health.disable(one.parcel.claim.destination_id, decided.reason, now)
         health.note(_noted(places, sent, verdicts), now=now)
 
 
@@ -177,13 +174,15 @@ def _noted(
     places: Mapping[int, Destination], sent: Sequence[Sent], verdicts: Sequence[Verdict]
 ) -> list[Noted]:
     ends: dict[int, list[Outcome]] = {pk: [] for pk in places}
-    given_up = Counter[int]()
+    given_up, stops = Counter[int](), dict[int, str]()
     for one, decided in zip(sent, verdicts, strict=True):
         pk = one.parcel.claim.destination_id
         ends[pk].append(one.outcome)
         given_up[pk] += decided.next is Next.DEAD
+        if decided.disable_destination:
+            stops.setdefault(pk, decided.reason)
     return [
-        Noted(destination=place, ends=ends[pk], given_up=given_up[pk])
+        Noted(destination=place, ends=ends[pk], given_up=given_up[pk], stop=stops.get(pk, ""))
         for pk, place in places.items()
     ]
 

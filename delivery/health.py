@@ -1,7 +1,7 @@
 """The health rows of destinations: read under their lock, written with the tries, told to people.
 
 ``due.record`` calls ``note`` in the transaction that logs the attempts; ``turns`` calls ``lock`` and
-``save`` when it claims; the admin and the API show what ``of`` returns. ``pacing`` decides.
+``save_claimed`` for what it gives out, and the single updates for what came of it; the admin and the API show what ``of`` returns. ``pacing`` decides.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Noted:
     """In the order in which they ended."""
     given_up: int
     """Results that no further try is due for."""
+    stop: str = ""
+    """Why nothing more is to be sent there, when a try said so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,23 +126,27 @@ def save_claimed(rows: Sequence[DestinationHealth]) -> None:
 
 
 def give_tokens_back(destination_id: int, tokens: int) -> None:
-    """Return what was set aside for a claim that found less."""
+    """Return what was set aside for a claim that found less; the bucket takes no more than it holds."""
     DestinationHealth.objects.filter(pk=destination_id).update(tokens=F("tokens") + tokens)
 
 
-def note_window_use(destination_id: int, *, is_used: bool) -> None:
-    """Write whether the last claim would have taken more than the window let it."""
-    DestinationHealth.objects.filter(pk=destination_id).update(is_window_used=is_used)
+def note_window_use(row: DestinationHealth, *, is_used: bool) -> None:
+    """Write whether the last claim would have taken more than the window let it, if that is the window still."""
+    same = DestinationHealth.objects.filter(pk=row.pk, slowed_at=row.slowed_at)
+    same.update(is_window_used=is_used)
 
 
 def note(noted: Sequence[Noted], *, now: datetime) -> None:
     """Write how tries ended, disable what failed for days, tell a person. Call inside atomic, last."""
     rows = lock(n.destination.pk for n in noted)
-    told = [n for n in noted if n.destination.pk in rows]
+    # One after the other by id, and the destination after its health: two who record can't wait for each other.
+    told = sorted((n for n in noted if n.destination.pk in rows), key=lambda n: n.destination.pk)
     for one in told:
         row = rows[one.destination.pk]
         pace = pacing.after(pace_of(row), one.ends, ceiling=ceiling_of(one.destination), now=now)
         _tell_of_opening(one.destination, pace_of(row), pace)
+        if one.stop:
+            disable(one.destination.pk, one.stop, now)
         if pacing.should_be_disabled(pace, now):
             disable(one.destination.pk, _tired(pace), now)
             pace = pacing.started_anew(pace)

@@ -153,7 +153,7 @@ class Lease(models.Model):
 class DestinationHealth(models.Model):
     """How a destination fares and how fast it may be sent to; every worker reads and writes this one row.
 
-    Made on first use. Its lock orders the claims of one destination, and what is recorded of it.
+    Made on first use. Its lock orders what senders are given of one destination, and what is recorded of it.
     ``pacing`` says what the figures mean and how they change.
     """
 

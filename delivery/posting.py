@@ -18,7 +18,7 @@ from aiohttp.client_reqrep import ClientRequest
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from delivery.dialing import Dial, current_dial
+from delivery.dialing import KEEP_ALIVE_S, Dial, current_dial
 from delivery.timelimits import TimeLimits
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Line:
         self._connector, self._timeout = connector, timeout
         self._address: Address | None = None
         self._kept: Connection | None = None
+        self._kept_at = 0.0
+        self._loop = asyncio.get_running_loop()
 
     def within(self, seconds: float) -> TimeLimits:
         """Return what limits the time of all that is done inside ``with``."""
@@ -76,10 +78,13 @@ class Line:
         """Return a connection to the address; raises what ``dialing.FAILURES`` names."""
         kept, self._kept = self._kept, None
         if kept is not None:
-            if address is self._address and not kept.closed:
+            if self._loop.time() - self._kept_at > KEEP_ALIVE_S:
+                kept.close()
+            elif address is self._address and _is_fit(kept):
                 self.dial.is_new = False
                 return kept
-            kept.release()
+            else:
+                kept.release()  # and the connector closes what is not fit
         self._address, url = address, address.url
         self.dial = Dial(
             host=url.raw_host or "", port=url.port or 0, is_encrypted=url.scheme == "https"
@@ -94,11 +99,10 @@ class Line:
 
     def keep(self, connection: Connection) -> None:
         """Take back a connection whose answer was read to its end."""
-        protocol = connection.protocol
-        if protocol is None or protocol.should_close:
-            connection.release()  # and the connector closes it
+        if _is_fit(connection):
+            self._kept, self._kept_at = connection, self._loop.time()
         else:
-            self._kept = connection
+            connection.release()
 
     def close(self) -> None:
         """Leave the connection to others."""
@@ -106,6 +110,12 @@ class Line:
         if self._kept is not None:
             self._kept.release()
             self._kept = None
+
+
+def _is_fit(connection: Connection) -> bool:
+    """Tell whether the next post may use it: open, and nothing came that nobody asked for."""
+    protocol = connection.protocol
+    return protocol is not None and protocol.is_connected() and not protocol.should_close
 
 
 class Post:

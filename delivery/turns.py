@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 
 from batching.models import Destination
 from delivery import due, health, pacing, shares
@@ -66,7 +67,12 @@ def take(sender: str, held: Mapping[int, Held], *, now: datetime, may_claim: boo
         health.save_claimed(taking.changed)
     # What was given is written down, so others take and record meanwhile: a claim takes longer than all of that.
     if taking.room:
-        taking.settle(due.claim(taking.room, now=now))
+        try:
+            taking.settle(due.claim(taking.room, now=now))
+        except BaseException:
+            with suppress(DatabaseError):  # else the first error is what there is to say
+                leave(sender, list(taking.turn.shared), now=now)
+            raise
     return taking.turn
 
 
@@ -169,7 +175,7 @@ class _Taking:
                 health.give_tokens_back(pk, room - claimed[pk])
             is_used = self._held[pk].claimed + claimed[pk] >= self.turn.slots[pk]
             if row.window is not None and claimed[pk] and row.is_window_used != is_used:
-                health.note_window_use(pk, is_used=is_used)
+                health.note_window_use(row, is_used=is_used)
 
     def _come_back(self, row: DestinationHealth, per_second: float) -> None:
         wait_s = pacing.token_wait_s(health.pace_of(row), per_second)

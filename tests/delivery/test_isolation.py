@@ -122,6 +122,23 @@ def test_results_that_wait_are_given_back_when_their_place_is_paused():
     assert Request.objects.filter(tries=0, state="processed").count() == 4
 
 
+def test_a_place_that_is_paused_while_memory_is_full_gets_no_more(monkeypatch):
+    monkeypatch.setattr(dispatch, "_HELD_BYTES", 1)
+    monkeypatch.setattr(dispatch, "_LOOK_EVERY_S", 0.1)
+    gate = Gate()
+    with listening(gate) as receiver:
+        place = place_at(receiver, 6, max_in_flight=2)
+        DestinationHealth.objects.create(destination=place, latency_s=0.01)  # claimed ahead
+        with dispatching():
+            until(lambda: gate.inside == 2, "two tries")
+            assert states(place) == {"delivering": 6}
+            type(place).objects.update(paused_at=timezone.now())
+            until(lambda: states(place)["processed"] == 4, "the others to be given back")
+            gate.open()
+
+    assert len(receiver.requests) == 2
+
+
 # A rate
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.db import DatabaseError
 
 from batching.models import Request
-from delivery import due, turns
+from delivery import due, health, turns
 from delivery.due import LEASE, Sent
 from delivery.models import DestinationHealth
 from delivery.outcome import Code, Outcome
@@ -201,3 +202,39 @@ def test_senders_that_ask_at_the_same_time_keep_to_the_window_together():
 
     assert sum(slots) <= 8
     assert max(slots) > 0
+
+
+def test_tokens_that_nothing_was_due_for_come_back():
+    place = results_at(2, max_per_second=5)
+
+    turn = take()
+
+    assert len(turn.claims) == 2
+    assert DestinationHealth.objects.get(pk=place.pk).tokens == pytest.approx(3)
+
+
+def test_a_claim_that_fails_leaves_its_share_to_others(monkeypatch):
+    place = results_at(2, max_in_flight=4)
+
+    def broken(room, *, now):
+        raise DatabaseError("locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(due, "claim", broken)
+        with pytest.raises(DatabaseError, match="locked"):
+            take("one")
+
+    assert take("two").slots == {place.pk: 4}
+
+
+def test_what_is_known_of_a_window_says_nothing_of_one_that_was_halved_since():
+    place = results_at(1)
+    DestinationHealth.objects.create(destination=place, window=8.0, slowed_at=NOW)
+    known = DestinationHealth.objects.get()
+    DestinationHealth.objects.update(window=4.0, slowed_at=later(seconds=1))
+
+    health.note_window_use(known, is_used=True)
+    assert not DestinationHealth.objects.get().is_window_used
+
+    health.note_window_use(DestinationHealth.objects.get(), is_used=True)
+    assert DestinationHealth.objects.get().is_window_used

@@ -480,6 +480,41 @@ class TestConnections:
         assert all(outcome.is_delivered for outcome in outcomes)
         assert receiver.connections == 3
 
+    def test_an_answer_that_nobody_asked_for_is_no_answer_to_the_next_post(self):
+        async def answer_and_say_more(visit):
+            await visit.request()
+            await visit.say(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            await asyncio.sleep(0.05)
+            await visit.say(b"HTTP/1.1 408 Idle\r\ncontent-length: 0\r\n\r\n")
+            await visit.request()
+
+        async def scenario():
+            act = answer_and_say_more
+            async with receiving(act) as receiver, WebhookSender(LOCAL, QUICK) as sender:
+                with sender.line() as line:
+                    first = await post(sender, receiver.url(), line=line)
+                    await asyncio.sleep(0.15)
+                    return first, await post(sender, receiver.url(), line=line), receiver
+
+        first, second, receiver = asyncio.run(scenario())
+
+        assert (first.status, second.status) == (200, 200)
+        assert receiver.connections == 2
+
+    def test_a_connection_that_was_kept_for_long_is_not_used_again(self, monkeypatch):
+        monkeypatch.setattr("delivery.posting.KEEP_ALIVE_S", 0.05)
+
+        async def scenario():
+            async with receiving(OK) as receiver, WebhookSender(LOCAL, QUICK) as sender:
+                with sender.line() as line:
+                    await post(sender, receiver.url(), line=line)
+                    await post(sender, receiver.url(), line=line)
+                    await asyncio.sleep(0.1)
+                    await post(sender, receiver.url(), line=line)
+                return receiver
+
+        assert asyncio.run(scenario()).connections == 2
+
     def test_a_line_goes_on_after_a_post_that_took_too_long(self):
         async def scenario():
             async with receiving(hanging) as receiver, WebhookSender(LOCAL, QUICK) as sender:
