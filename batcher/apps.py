@@ -25,8 +25,7 @@ class BatcherConfig(AppConfig):
         post_migrate.connect(
             schedule.write_schedule_after_migrate, sender=clock, dispatch_uid="batcher.schedule"
         )
-        is_intake = sys.argv[1:2] == [
-            "intake"
-        ]  # a command of delivery, which does not know the wiring
+        # A command of delivery, which does not know the wiring.
+        is_intake = sys.argv[1:2] == ["intake"]
         if is_intake and settings.RABBITMQ_URL and settings.RABBITMQ_INPUT_QUEUE:
             beats.start("intake")

@@ -1,7 +1,8 @@
 """The health rows of destinations: read under their lock, written with the tries, told to people.
 
 ``due.record`` calls ``note`` in the transaction that logs the attempts; ``turns`` calls ``lock`` and
-``save_claimed`` for what it gives out, and the single updates for what came of it; the admin and the API show what ``of`` returns. ``pacing`` decides.
+``save_claimed`` for what it gives out, and the single updates for what came of it; the admin and the API
+show what ``of`` returns. ``pacing`` decides.
 """
 
 from __future__ import annotations

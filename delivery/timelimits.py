@@ -18,7 +18,7 @@ class TimeLimits:
     def __init__(self) -> None:
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("a deadline interrupts a task, and there is none")
+            raise RuntimeError("a time limit interrupts a task, and there is none")
         self._task = task
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None

@@ -115,7 +115,7 @@ def nothing_is_overridden(monkeypatch):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def test_server_answers_at_once():
+def answers_of_the_test_server_at_once():
     """Send the body of an answer right behind its headers: Nagle's wait is 40 ms of each call."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(WSGIRequestHandler, "disable_nagle_algorithm", True)

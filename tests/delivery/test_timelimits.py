@@ -68,8 +68,9 @@ def test_nothing_is_interrupted_between_two_limits():
         with limits.within(5):
             await asyncio.sleep(0)
         limits.close()
+        return asyncio.current_task().cancelling()
 
-    asyncio.run(scenario())
+    assert asyncio.run(scenario()) == 0
 
 
 def test_who_cancels_the_task_comes_before_the_limit():
